@@ -1,0 +1,1 @@
+"""Ground floor: types, names, errors, configuration. No torch, no model, no robot."""

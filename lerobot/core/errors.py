@@ -1,0 +1,58 @@
+"""What people see when something fails: one class per kind of mistake, each message says what to type next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeRobotError(Exception):
+    """A failure that was expected to be possible; commands print its message without a traceback."""
+
+    exit_status = 1
+
+
+class UserError(LeRobotError, ValueError):
+    """The command line, the config file or a call is wrong; commands exit with status 2."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """A flag, a config key or one of their values is not accepted."""
+
+
+class DatasetError(UserError):
+    """A dataset is missing, damaged or does not hold what was asked for."""
+
+
+class FrameError(DatasetError):
+    """A frame that does not fit the dataset's declared features was offered for recording."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged or does not fit the model."""
+
+
+class FeatureMismatchError(UserError):
+    """Dataset, environment and policy disagree about names or shapes of features."""
+
+
+class MissingStatsError(UserError):
+    """A feature must be normalised and its statistics are not there."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional package is not installed."""
+
+
+class DeviceError(UserError):
+    """The compute device that was asked for is not there."""
+
+
+class EnvironmentSetupError(LeRobotError):
+    """A simulated environment or its renderer cannot start on this machine."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean X?' for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

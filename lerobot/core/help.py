@@ -1,0 +1,114 @@
+"""`--help`: every flag with its default and its comment, read from the config classes themselves."""
+
+import dataclasses
+import inspect
+import io
+import tokenize
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Union
+
+from lerobot.core.config import default_of, encode, type_hints
+from lerobot.core.errors import ConfigError
+from lerobot.core.registry import family_noun, is_family
+
+WIDTH = 44
+
+
+def describe(cls: type, tree: Mapping[str, Any], *, program: str) -> str:
+    """The help text; sections whose `type` is chosen in `tree` list that type's own fields."""
+    lines = [f"usage: {program} [--name=value ...] [--config_path=FILE]", ""]
+    about = inspect.getdoc(cls)
+    lines += [about.split("\n\n")[0], ""] if about else []
+    lines.append("  --config_path=FILE".ljust(WIDTH) + "  JSON or YAML file; flags override it (--config is the same)")
+    return "\n".join(lines + _rows(cls, tree, ""))
+
+
+def _rows(cls: type, tree: Mapping[str, Any], prefix: str) -> list[str]:
+    """Rows of a section: its plain fields first, then its sub-sections."""
+    comments, hints = field_comments(cls), type_hints(cls)
+    plain, nested = [], []
+    for field in dataclasses.fields(cls):
+        name, comment = f"{prefix}{field.name}", comments.get(field.name, "")
+        section = _section_class(hints[field.name])
+        if section is None:
+            plain.append(_row(f"--{name}{_shown(field)}", comment))
+            continue
+        chosen = tree.get(field.name, {})
+        chosen = chosen if isinstance(chosen, Mapping) else {}
+        nested += ["", f"{name}: {comment}" if comment else f"{name}:"]
+        nested += _family_rows(section, chosen, name) if is_family(section) else _rows(section, chosen, f"{name}.")
+    return plain + nested
+
+
+def _family_rows(family: Any, chosen: Mapping[str, Any], name: str) -> list[str]:
+    known = family.get_known_choices()
+    rows = [_row(f"--{name}.type=...", f"one of: {', '.join(known)}")]
+    if family_noun(family) == "policy":
+        rows.append(_row(f"--{name}.path=...", "checkpoint folder, run folder or Hub id to start from"))
+    if "type" not in chosen:
+        return [*rows, f"  give --{name}.type=NAME with --help to list that {family_noun(family)}'s own flags"]
+    try:
+        member = family.get_choice_class(str(chosen["type"]))
+    except ConfigError as error:
+        return [*rows, f"  {error}"]
+    return rows + _rows(member, chosen, f"{name}.")
+
+
+def _row(flag: str, comment: str) -> str:
+    left = f"  {flag}"
+    if not comment:
+        return left
+    return f"{left.ljust(WIDTH)}  {comment}" if len(left) < WIDTH else f"{left}\n{'':{WIDTH}}  {comment}"
+
+
+def _shown(field: dataclasses.Field) -> str:
+    default = default_of(field)
+    if default is dataclasses.MISSING:
+        return " (required)"
+    plain = encode(default)
+    words = {None: "null", True: "true", False: "false"}
+    return f"={words[plain] if isinstance(plain, (bool, type(None))) else plain}"
+
+
+def _section_class(hint: Any) -> type | None:
+    """The dataclass or family a field holds, if it holds one."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        if isinstance(option, type) and (dataclasses.is_dataclass(option) or is_family(option)):
+            return option
+    return None
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """Field name -> the comment on its line (or on the lines right above it), base classes included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            found |= _comments_of(base)
+    return found
+
+
+def _comments_of(cls: type) -> dict[str, str]:
+    try:
+        source = inspect.getsource(cls)
+    except OSError:  # a class typed into a console has no source
+        return {}
+    names, found, above = set(cls.__dict__.get("__annotations__", {})), {}, ""
+    by_line: dict[int, str] = {}
+    starts: dict[int, str] = {}
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if token.type == tokenize.COMMENT:
+            by_line[token.start[0]] = token.string.lstrip("# ").strip()
+        first = before is None or before.type in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+        if first and token.type == tokenize.NAME and token.string in names and token.start[1] <= 4:
+            starts.setdefault(token.start[0], token.string)
+    lines = source.splitlines()
+    for number in range(1, len(lines) + 1):
+        own_line = lines[number - 1].lstrip().startswith("#")
+        if number in starts:
+            found[starts[number]] = by_line.get(number) or above.strip()
+        above = f"{above} {by_line[number]}" if own_line and number in by_line else ""
+    return {name: text for name, text in found.items() if text and not text.startswith("---")}

@@ -1,0 +1,1 @@
+"""Bricks: tensors in, tensors out; a brick knows no policy and no config."""

@@ -1,0 +1,1 @@
+"""One folder per policy, and what every policy shares."""

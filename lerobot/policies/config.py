@@ -1,0 +1,158 @@
+"""What every policy's config has: features, device, publishing, and the questions the rest of the house asks it.
+
+File format: `config.json` of a checkpoint, flat, `type` first, then the fields below in this order.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lerobot.core import keys
+from lerobot.core.config import decode, encode
+from lerobot.core.errors import CheckpointError, ConfigError
+from lerobot.core.registry import Choice
+from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+
+if TYPE_CHECKING:
+    from lerobot.optim.optimizers import OptimizerConfig
+    from lerobot.optim.schedulers import LRSchedulerConfig
+
+logger = logging.getLogger(__name__)
+
+TYPE_ALIASES = {
+    "pi0fast": "pi0_fast",
+    "pi0.5": "pi05",
+    "gr00t": "groot",
+    "groot_n1_5": "groot",
+    "hilserl": "gaussian_actor",
+    "sac": "gaussian_actor",
+}
+
+
+@dataclass(kw_only=True)
+class PreTrainedConfig(
+    Choice, package="lerobot.policies", config_module="config", plugins="lerobot_policy_", aliases=TYPE_ALIASES
+):
+    """Base of all policy configs."""
+
+    n_obs_steps: int = 1  # observations the policy looks at, the current one included
+    input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset when empty
+    output_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset when empty
+    device: str | None = None  # cuda, cuda:1, mps, xpu or cpu; null takes the best one there is
+    use_amp: bool = False  # run the forward pass in half precision where the device has it
+    use_peft: bool = False  # the checkpoint holds a PEFT adapter
+    push_to_hub: bool = True  # upload the trained policy when repo_id is given
+    repo_id: str | None = None  # Hub id to upload to, user/name
+    private: bool | None = None  # whether that repository is private; null is your organisation's default
+    tags: list[str] | None = None  # tags of the model card
+    license: str | None = None  # licence of the model card
+    pretrained_path: str | None = None  # checkpoint or Hub id the weights come from
+    pretrained_revision: str | None = None  # revision of that Hub id
+
+    def __post_init__(self) -> None:
+        """Check the fields; policies add their own checks."""
+
+    # --- what a policy answers about itself
+    @property
+    def observation_delta_indices(self) -> list[int] | None:
+        """Frame offsets of each observation, or None for the current frame without a time axis."""
+        return None
+
+    @property
+    def action_delta_indices(self) -> list[int] | None:
+        """Frame offsets of the actions of one training item."""
+        return None
+
+    @property
+    def reward_delta_indices(self) -> list[int] | None:
+        """Frame offsets of the rewards of one training item."""
+        return None
+
+    def get_optimizer_preset(self) -> "OptimizerConfig":
+        """The published optimizer of this policy."""
+        raise ConfigError(f"{self.type} has no optimizer preset; give --optimizer.type and its fields.")
+
+    def get_scheduler_preset(self) -> "LRSchedulerConfig | None":
+        """The published learning-rate schedule of this policy, or None."""
+        return None
+
+    def validate_features(self) -> None:
+        """Check that the input and output features fit this policy.
+
+        Raises:
+            FeatureMismatchError: they do not.
+        """
+
+    # --- features by kind
+    @property
+    def robot_state_feature(self) -> PolicyFeature | None:
+        """`observation.state`, if the policy reads it."""
+        feature = self.input_features.get(keys.STATE)
+        return feature if feature is not None and feature.type is FeatureType.STATE else None
+
+    @property
+    def env_state_feature(self) -> PolicyFeature | None:
+        """The first environment state among the inputs."""
+        return next((f for f in self.input_features.values() if f.type is FeatureType.ENV), None)
+
+    @property
+    def image_features(self) -> dict[str, PolicyFeature]:
+        """All cameras, in the order the policy reads them."""
+        return {k: f for k, f in self.input_features.items() if f.type is FeatureType.VISUAL}
+
+    @property
+    def action_feature(self) -> PolicyFeature | None:
+        """`action`, if the policy writes it."""
+        feature = self.output_features.get(keys.ACTION)
+        return feature if feature is not None and feature.type is FeatureType.ACTION else None
+
+    # --- files
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
+        """The config of a checkpoint folder or Hub id; keys of newer releases are kept and said once.
+
+        Raises:
+            CheckpointError: there is no readable config.json.
+        """
+        from lerobot.core.hub import fetch_model_file
+
+        revision = overrides.pop("revision", None)
+        path = fetch_model_file(folder, keys.CONFIG_FILE, revision=revision)
+        try:
+            tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        return cls.from_tree(tree | overrides, source=str(path))
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], *, source: str) -> Self:
+        """The config that a file holds; `source` is its name for messages."""
+        if "type" not in tree:
+            raise CheckpointError(f"{source} holds no 'type': it is not the config of a LeRobot policy.")
+        wanted = cls.get_choice_class(str(tree["type"]))
+        if not issubclass(wanted, cls):
+            raise CheckpointError(f"{source} is the config of a {tree['type']!r} policy, not of {cls.__name__}.")
+        unknown: dict[str, Any] = {}
+        config = decode(wanted, tree, unknown=unknown)
+        if unknown:
+            logger.warning("%s: keys this release does not know are kept, not used: %s", source, ", ".join(unknown))
+            config.__dict__["unknown_keys"] = unknown
+        return config
+
+    def to_tree(self) -> dict[str, Any]:
+        """The JSON view, with the unknown keys it was loaded with."""
+        return encode(self) | self.__dict__.get("unknown_keys", {})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` into the folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_tree(), indent=4, ensure_ascii=False)
+        (Path(folder) / keys.CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def normalization(visual: str, state: str, action: str) -> dict[str, NormalizationMode]:
+    """A `normalization_mapping` from the three modes' names."""
+    modes = {"VISUAL": visual, "STATE": state, "ACTION": action}
+    return {kind: NormalizationMode(mode) for kind, mode in modes.items()}

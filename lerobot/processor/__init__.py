@@ -1,0 +1,1 @@
+"""Steps between the world and a model."""
