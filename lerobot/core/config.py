@@ -8,6 +8,7 @@
 import ast
 import dataclasses
 import functools
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from lerobot.core.errors import ConfigError, suggest
 from lerobot.core.registry import is_family
 
 T = TypeVar("T")
+FILE_SUFFIXES = (".yaml", ".yml", ".json")
 NONE_WORDS = ("null", "none", "~")
 BOOL_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -35,13 +37,18 @@ def extra(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISS
     return dataclasses.field(default=default, default_factory=factory, metadata={"extra": True})
 
 
+def stored_as(name: str, default: Any) -> Any:
+    """A field that files call `name`."""
+    return dataclasses.field(default=default, metadata={"stored_as": name})
+
+
 # --------------------------------------------------------------------------------------------------------- encode
 def encode(value: Any) -> Any:
     """The JSON view of a config: `type` first, enums by value, tuples as lists, paths as strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         head = {"type": value.type} if is_member(type(value)) else {}
         return head | {
-            field.name: encode(getattr(value, field.name))
+            field.metadata.get("stored_as", field.name): encode(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if not (field.metadata.get("extra") and getattr(value, field.name) == default_of(field))
         }
@@ -180,7 +187,7 @@ def _convert_section(value: Any, hint: type, where: str, unknown: dict[str, Any]
     if isinstance(value, hint):
         return value
     if isinstance(value, Text):
-        value = read_yaml(value)
+        value = read_file(Path(value)) if Path(value).suffix in FILE_SUFFIXES else read_yaml(value)
     if not isinstance(value, Mapping):
         raise wrong_value(where, value, hint)
     return decode(hint, value, where=where, unknown=unknown)
@@ -306,3 +313,30 @@ def _mend_numbers(value: Any) -> Any:
     if isinstance(value, str) and (value == "None" or value[:1] in "+-.0123456789"):
         return read_scalar(value)
     return value
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tree in a JSON or YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            tree = json.loads(text)
+        else:
+            import yaml
+
+            tree = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(tree).__name__}.")
+    return tree

@@ -6,7 +6,6 @@ A flag is `--a.b.c=value` or `--a.b.c value`; dashes and underscores are the sam
 `true`. Other spellings of a name are resolved by `core.aliases` in each source, before anything is checked.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from lerobot.core import log
 from lerobot.core.aliases import Alias, apply_aliases
-from lerobot.core.config import Text, decode, is_member, read_yaml
+from lerobot.core.config import Text, decode, is_member, read_file, read_yaml
 from lerobot.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ def parse(
     *,
     program: str,
     aliases: Sequence[Alias] = (),
-    complete: Callable[[Tree], Tree] | None = None,
+    complete: Callable[[Tree, Tree], Tree] | None = None,
 ) -> T:
     """The config that a command line asks for.
 
@@ -36,7 +35,8 @@ def parse(
         args: the words after the program's name; `sys.argv` when None.
         program: name of the command, for `--help`.
         aliases: other spellings this command accepts.
-        complete: fills in what follows from other values (a checkpoint's own config) before types are checked.
+        complete: (file's tree, flags' tree) -> one tree; where values follow from others (a checkpoint's own config).
+            Without it flags simply override the file.
 
     Raises:
         ConfigError: an unknown flag, a wrong value, an unreadable file.
@@ -54,17 +54,18 @@ def parse(
     return decode(cls, tree_of(tree, aliases=aliases, complete=complete))
 
 
-def tree_of(flags: Tree, *, aliases: Sequence[Alias], complete: Callable[[Tree], Tree] | None = None) -> Tree:
+def tree_of(flags: Tree, *, aliases: Sequence[Alias], complete: Callable[[Tree, Tree], Tree] | None = None) -> Tree:
     """The merged tree of a config file (if one is named) and the flags, aliases resolved, completed."""
     flags = apply_aliases(flags, aliases)
     named = [flags.pop(name) for name in CONFIG_FLAGS if name in flags]
     if len(set(named)) > 1:
         raise ConfigError(f"--config_path={named[0]} and --config={named[1]} disagree; give one of them.")
-    tree = flags
+    file: Tree = {}
     if named:
         path = find_config_file(Path(named[0]))
-        tree = merge(apply_aliases(read_file(path), aliases), flags) | {"config_path": str(path)}
-    return complete(tree) if complete else tree
+        file = apply_aliases(read_file(path), aliases)
+        flags |= {"config_path": str(path)} if complete else {}
+    return complete(file, flags) if complete else merge(file, flags)
 
 
 def read_flags(words: Sequence[str]) -> Tree:
@@ -137,33 +138,6 @@ def find_config_file(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise ConfigError(f"--config_path={path}: there is no such file" + (f" nor {inside[0]} in it." if path.is_dir() else "."))
-
-
-def read_file(path: Path) -> Tree:
-    """The tree in a JSON or YAML file.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            tree = json.loads(text)
-        else:
-            import yaml
-
-            tree = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        raise
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(tree).__name__}.")
-    return tree
 
 
 def flags_of(config: Any, prefix: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from lerobot.core.config import decode, encode
 from lerobot.core.errors import CheckpointError, ConfigError
 from lerobot.core.registry import Choice
 from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.locate import locate
 
 if TYPE_CHECKING:
     from lerobot.optim.optimizers import OptimizerConfig
@@ -116,12 +117,9 @@ class PreTrainedConfig(
         Raises:
             CheckpointError: there is no readable config.json.
         """
-        from lerobot.core.hub import fetch_model_file
-
-        revision = overrides.pop("revision", None)
-        path = fetch_model_file(folder, keys.CONFIG_FILE, revision=revision)
+        path = locate(folder, revision=overrides.pop("revision", None)) / keys.CONFIG_FILE
         try:
-            tree = json.loads(Path(path).read_text(encoding="utf-8"))
+            tree = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
         return cls.from_tree(tree | overrides, source=str(path))
@@ -156,3 +154,27 @@ def normalization(visual: str, state: str, action: str) -> dict[str, Normalizati
     """A `normalization_mapping` from the three modes' names."""
     modes = {"VISUAL": visual, "STATE": state, "ACTION": action}
     return {kind: NormalizationMode(mode) for kind, mode in modes.items()}
+
+
+def fill_from_checkpoint(section: dict[str, Any]) -> dict[str, Any]:
+    """The `policy` section with the config of the checkpoint it names underneath.
+
+    `policy.path=P`, or `policy.pretrained_path=P` together with the type that P has: P's config, then what the
+    section says. Without either the section is returned as it is.
+
+    Raises:
+        CheckpointError: there is no checkpoint at P.
+        ConfigError: P holds another type of policy.
+    """
+    section = dict(section)
+    path = section.pop("path", None) or section.get("pretrained_path")
+    if path is None or str(path).lower() in ("none", "null", ""):
+        return section
+    saved = PreTrainedConfig.from_pretrained(str(path), revision=section.get("pretrained_revision"))
+    wanted = section.get("type")
+    if wanted is not None and PreTrainedConfig.get_choice_class(str(wanted)) is not type(saved):
+        raise ConfigError(
+            f"--policy.type={wanted} was given, but {path} holds a {saved.type!r} policy. "
+            f"Leave --policy.type out or give --policy.type={saved.type}."
+        )
+    return encode(saved) | section | {"type": saved.type, "pretrained_path": str(path)}

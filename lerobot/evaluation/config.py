@@ -1,0 +1,67 @@
+"""What to evaluate, on what, and how often: the flags of `lerobot-eval` and the `eval.*` section of training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lerobot.core.config import extra
+from lerobot.core.errors import ConfigError
+from lerobot.core.flags import merge
+from lerobot.datasets.source import DatasetConfig
+from lerobot.envs.base import EnvConfig
+from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    """How many episodes, and how many at once."""
+
+    n_episodes: int = 50  # episodes per task
+    batch_size: int = 0  # environments stepped together; 0 chooses from the machine's cores
+    use_async_envs: bool = True  # kept in files; results never depend on it
+    recording: bool = False  # write datasets of the episodes instead of videos
+    recording_repo_id: str | None = None  # Hub id of those datasets
+    recording_private: bool = False  # whether that repository is private
+    max_videos: int = extra(10)  # episodes per task that leave a video
+
+    def __post_init__(self) -> None:
+        if self.n_episodes < 1:
+            raise ValueError(f"n_episodes={self.n_episodes}: expected at least 1.")
+        if self.batch_size < 0:
+            raise ValueError(f"batch_size={self.batch_size}: expected 0 (automatic) or more.")
+        if self.recording:
+            raise ConfigError("--eval.recording=true is not supported yet; use lerobot-collect to record episodes.")
+
+
+@dataclass(kw_only=True)
+class EvalPipelineConfig:
+    """Measure a trained policy: roll it out in simulation, or replay a dataset."""
+
+    policy: PreTrainedConfig | None = None  # the policy; give --policy.path
+    env: EnvConfig | None = None  # simulated environment to roll it out in
+    dataset: DatasetConfig | None = None  # dataset to compare its actions with
+    eval: EvalConfig = field(default_factory=EvalConfig)  # how many episodes
+    output_dir: Path | None = None  # folder of the results; null is outputs/eval/<date>/<time>_<job_name>
+    job_name: str | None = None  # name of the run; null is made from environment and policy
+    seed: int | None = 1000  # seed of the first episode; episode i gets seed + i
+    rename_map: dict[str, str] = field(default_factory=dict)  # environment's or dataset's key: policy's key
+    trust_remote_code: bool = False  # allow environments whose code comes from the Hub
+    task: str | None = extra(None)  # task text given to the policy
+    batch_size: int = extra(64)  # frames predicted at once when a dataset is replayed
+    log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            raise ConfigError("--policy.path=CHECKPOINT must be given: a checkpoint folder, a run folder or a Hub id.")
+        if (self.env is None) == (self.dataset is None):
+            raise ConfigError(
+                "Give either --env.type=NAME (roll out in simulation) or --dataset.repo_id=ID (replay a dataset)."
+            )
+
+
+def complete(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """One tree from a config file and flags, the policy's own config filled in from its checkpoint."""
+    tree = merge(file, {key: value for key, value in flags.items() if key != "config_path"})
+    if isinstance(tree.get("policy"), dict):
+        tree["policy"] = fill_from_checkpoint(tree["policy"])
+    return tree

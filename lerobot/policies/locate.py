@@ -1,0 +1,60 @@
+"""Where a policy's files are: a folder, a checkpoint, a whole run or a Hub id leads to the folder with config.json.
+
+    run folder -> checkpoints/last -> pretrained_model            user/name -> the Hub's copy in the cache
+"""
+
+from pathlib import Path
+
+from lerobot.core import keys
+from lerobot.core.errors import CheckpointError
+
+PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt")
+
+
+def locate(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder that holds `config.json` for a path or Hub id.
+
+    Accepts `.../pretrained_model`, a checkpoint folder (`.../checkpoints/002000`, `.../checkpoints/last`), a run's
+    output folder (its last checkpoint), a missing `.../last.pt` beside such a folder, or `user/name` on the Hub.
+
+    Raises:
+        CheckpointError: nothing is there; the message lists the places looked at.
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".pt" and not path.exists():
+        path = path.with_suffix("")
+    candidates = [
+        path,
+        path / keys.PRETRAINED_FOLDER,
+        path / keys.LAST_LINK / keys.PRETRAINED_FOLDER,
+        path / keys.CHECKPOINTS_FOLDER / keys.LAST_LINK / keys.PRETRAINED_FOLDER,
+    ]
+    for candidate in candidates:
+        if (candidate / keys.CONFIG_FILE).is_file():
+            return candidate
+    last = _last_by_pointer(path)
+    if last is not None:
+        return last
+    if path.exists() or not is_hub_id(str(name)):
+        places = "\n".join(f"  {candidate / keys.CONFIG_FILE}" for candidate in candidates)
+        raise CheckpointError(f"There is no checkpoint at {name}. Looked for:\n{places}")
+    from lerobot.core.hub import download_model
+
+    return download_model(str(name), revision=revision, patterns=PATTERNS)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form user/name (or name) that the Hub uses."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts)
+
+
+def _last_by_pointer(path: Path) -> Path | None:
+    """Where links are impossible `last` is a file that holds the step folder's name."""
+    for folder in (path, path / keys.CHECKPOINTS_FOLDER, path.parent):
+        pointer = folder / keys.LAST_LINK
+        if pointer.is_file():
+            target = folder / pointer.read_text(encoding="utf-8").strip() / keys.PRETRAINED_FOLDER
+            if (target / keys.CONFIG_FILE).is_file():
+                return target
+    return None

@@ -1,0 +1,34 @@
+"""Train a policy on a dataset.
+
+    lerobot-train --dataset.repo_id=${HF_USER}/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
+    lerobot-train --config_path=outputs/train/act_pick/checkpoints/last/pretrained_model/train_config.json --resume=true
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lerobot.core.aliases import TRAIN_ALIASES
+from lerobot.core.command import command
+from lerobot.core.flags import parse
+from lerobot.training.config import TrainConfig, complete
+
+
+def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
+    """Train as a config, a list of flags, or (None) the command line says; returns the last checkpoint's folder."""
+    if isinstance(args, TrainConfig):
+        cfg = args
+    else:
+        cfg = parse(TrainConfig, args, program="lerobot-train", aliases=TRAIN_ALIASES, complete=complete)
+    from lerobot.training.loop import train as run  # torch loads here, after the flags were understood
+
+    return run(cfg)
+
+
+@command
+def main() -> None:
+    """Entry point of `lerobot-train`."""
+    train()
+
+
+if __name__ == "__main__":
+    main()

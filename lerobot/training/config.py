@@ -1,0 +1,234 @@
+"""Everything a training run is: the flags of `lerobot-train`, and `train_config.json` of a checkpoint.
+
+Keys, order and defaults are those of LeRobot's train_config.json; fields made with `extra(...)` are ours and are
+written only when they are set, so that other installations can read the file.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lerobot.core import keys
+from lerobot.core.aliases import TRAIN_ALIASES, apply_aliases
+from lerobot.core.config import decode, encode, extra, read_file, stored_as
+from lerobot.core.errors import CheckpointError, ConfigError
+from lerobot.core.flags import merge
+from lerobot.datasets.source import DatasetConfig
+from lerobot.envs.base import EnvConfig
+from lerobot.evaluation.config import EvalConfig
+from lerobot.optim.optimizers import OptimizerConfig
+from lerobot.optim.schedulers import LRSchedulerConfig
+from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint
+from lerobot.policies.locate import locate
+
+Tree = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class WandBConfig:
+    """Weights & Biases."""
+
+    enable: bool = False  # send metrics to Weights & Biases
+    disable_artifact: bool = False  # do not upload checkpoints as artifacts
+    project: str = "lerobot"  # project name
+    entity: str | None = None  # user or team
+    notes: str | None = None  # free text shown with the run
+    run_id: str | None = None  # id of the run to continue
+    mode: Literal["online", "offline", "disabled"] | None = None  # online, offline or disabled
+    add_tags: bool = True  # tag the run with policy, dataset, seed
+    tags: list[str] | None = extra(None)  # further tags
+
+
+@dataclass(kw_only=True)
+class JobConfig:
+    """Where the run takes place; only this machine so far."""
+
+    target: str | None = None  # null or local: this machine
+    image: str = "huggingface/lerobot-gpu:latest"  # container image of a remote job
+    timeout: str = "2d"  # time limit of a remote job
+    detach: bool = False  # do not wait for a remote job
+    tags: list[str] = field(default_factory=list)  # tags of a remote job
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Train a policy on a dataset."""
+
+    dataset: DatasetConfig  # what to learn from
+    env: EnvConfig | None = None  # simulated environment to evaluate in
+    policy: PreTrainedConfig | None = None  # what to train
+    reward_model: dict[str, Any] | None = None  # reward models are not available yet
+    output_dir: Path | None = None  # folder of the run; null is outputs/train/<date>/<time>_<job_name>
+    job_name: str | None = None  # name of the run; null is made from environment and policy
+    resume: bool = False  # continue the run whose train_config.json (or output_dir) is given
+    seed: int | None = 1000  # seed of weights, sample order and noise; null leaves them random
+    cudnn_deterministic: bool = False  # same bits on every GPU run, slower
+    num_workers: int = 4  # loader threads; 0 reads in the training thread
+    batch_size: int = 8  # items per step and process
+    prefetch_factor: int = 4  # batches each loader thread prepares ahead
+    persistent_workers: bool = True  # accepted for old commands; loader threads always live as long as the run
+    dataloader_multiprocessing_context: str | None = "spawn"  # kept in files; the loader uses threads
+    steps: int = 100_000  # optimizer steps
+    eval_freq: int = stored_as("env_eval_freq", 20_000)  # steps between evaluations in env; 0 is never
+    log_freq: int = 200  # steps between log lines
+    eval_steps: int = 0  # steps between validation losses (needs dataset.eval_split); 0 is never
+    max_eval_samples: int = 0  # frames per validation loss; 0 is all held-out frames
+    tolerance_s: float = 1e-4  # largest difference between a timestamp and its frame
+    save_checkpoint: bool = True  # write checkpoints
+    save_freq: int = 20_000  # steps between checkpoints; the last step is always saved
+    use_policy_training_preset: bool = True  # start from the policy's published optimizer and schedule
+    optimizer: OptimizerConfig | None = None  # null is the policy's preset; single fields override it
+    scheduler: LRSchedulerConfig | None = None  # null is the policy's preset
+    eval: EvalConfig = field(default_factory=EvalConfig)  # evaluations during training
+    wandb: WandBConfig = field(default_factory=WandBConfig)  # Weights & Biases
+    peft: dict[str, Any] | None = None  # adapters (LoRA) are not available yet
+    job: JobConfig = field(default_factory=JobConfig)  # remote jobs are not available
+    save_checkpoint_to_hub: bool = False  # upload each checkpoint; not available yet
+    sample_weighting: dict[str, Any] | None = None  # not available yet
+    rename_map: dict[str, str] = field(default_factory=dict)  # dataset's key: policy's key
+    checkpoint_path: str | None = None  # set when a run is resumed: the checkpoint it continues from
+    config_path: str | None = extra(None)  # the file this config was read from
+    task: str | None = extra(None)  # task text that replaces the dataset's on every item
+    num_epochs: int | None = extra(None)  # train for so many passes over the data instead of `steps`
+    action_dim: int | None = extra(None)  # checked against the dataset's action size
+    input_shapes: dict[str, tuple[int, ...]] = extra(factory=dict)  # camera: [C, H, W] it is resized to
+    gradient_accumulation_steps: int = extra(1)  # micro-batches per optimizer step
+    mixed_precision: bool | Literal["no", "fp16", "bf16"] = extra(False)  # half precision where the device has it
+    grad_checkpointing: bool = extra(False)  # trade compute for memory in every transformer stack
+    lr_scheduler: bool | str | None = extra(None)  # true: the policy's schedule or a cosine; or a schedule's name
+    pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
+    log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            raise ConfigError("Say what to train: --policy.type=NAME, or --policy.path=CHECKPOINT to continue from one.")
+        for name, least in MINIMUM.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name}={getattr(self, name)}: expected at least {least}.")
+        for given, what in self._unavailable():
+            if given:
+                raise ConfigError(f"{what} is not available in this release.")
+        if not self.use_policy_training_preset and self.optimizer is None:
+            raise ConfigError("--use_policy_training_preset=false needs --optimizer.type=NAME.")
+        if self.eval_steps > 0 and self.dataset.eval_split == 0:
+            raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
+
+    def _unavailable(self) -> tuple[tuple[bool, str], ...]:
+        return (
+            (self.reward_model is not None, "--reward_model"),
+            (self.peft is not None, "--peft"),
+            (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
+            (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
+            (self.sample_weighting is not None, "--sample_weighting"),
+            (self.dataset.streaming, "--dataset.streaming"),
+            (self.dataset.image_transforms.enable, "--dataset.image_transforms"),
+            (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
+        )
+
+    @property
+    def name(self) -> str:
+        """`job_name`, or one made from environment and policy."""
+        assert self.policy is not None
+        made = f"{self.env.type}_{self.policy.type}" if self.env else self.policy.type
+        return self.job_name or made
+
+
+MINIMUM = {
+    "steps": 1,
+    "batch_size": 1,
+    "num_workers": 0,
+    "prefetch_factor": 1,
+    "log_freq": 1,
+    "eval_freq": 0,
+    "save_freq": 0,
+    "gradient_accumulation_steps": 1,
+}
+
+
+def complete(file: Tree, flags: Tree) -> Tree:
+    """One tree from a config file and flags: checkpoint's config, resumed run and optimizer preset filled in."""
+    flags = dict(flags)
+    config_path = flags.pop("config_path", None)
+    if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
+        file, flags = _resumed(file, flags, config_path)
+    tree = merge(file, flags)
+    if isinstance(tree.get("policy"), dict):
+        tree["policy"] = fill_from_checkpoint(tree["policy"])
+    if str(tree.get("use_policy_training_preset", True)).lower() == "true":
+        _fill_presets(tree, file=file, flags=flags)
+    return tree
+
+
+def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
+    """The saved config of the run to continue, and the flags that go on top of it."""
+    folder = Path(str(config_path)).parent if config_path else None
+    if folder is None or folder.name != keys.PRETRAINED_FOLDER:
+        output_dir = flags.get("output_dir", file.get("output_dir"))
+        if not output_dir:
+            raise ConfigError(
+                "--resume=true needs the run to continue: give --config_path=RUN/checkpoints/last/pretrained_model/"
+                "train_config.json or --output_dir=RUN."
+            )
+        try:
+            folder = locate(str(output_dir))
+        except CheckpointError as error:
+            raise ConfigError(f"--resume=true: {output_dir} holds no checkpoint to continue from.") from error
+        saved = apply_aliases(read_file(folder / keys.TRAIN_CONFIG_FILE), TRAIN_ALIASES)
+        file = merge(saved, file)
+    checkpoint = folder.resolve().parent
+    flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
+    policy = flags.get("policy", {})
+    flags["policy"] = (policy if isinstance(policy, dict) else {}) | {"pretrained_path": str(folder)}
+    # The run goes on in its own folder, also when it was moved.
+    flags.setdefault("output_dir", str(checkpoint.parent.parent))
+    return file, flags
+
+
+def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
+    """Put the policy's preset under `optimizer` and `scheduler`; what file or flags say of them goes on top.
+
+    A saved file repeats the preset of its own policy settings: those copies are not a user's choice, so that
+    `--policy.optimizer_lr` on top of a saved file does what it says.
+    """
+    policy = _decoded(tree.get("policy"))
+    if policy is None:
+        return
+    before = _decoded(file.get("policy"))
+    for section in ("optimizer", "scheduler"):
+        preset = encode(getattr(policy, f"get_{section}_preset")()) or {}
+        copied = encode(getattr(before, f"get_{section}_preset")()) if before is not None else None
+        chosen = file.get(section)
+        if isinstance(chosen, dict) and isinstance(copied, dict) and chosen.get("type") == copied.get("type"):
+            chosen = {key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value}
+        given = merge(chosen if isinstance(chosen, dict) else {}, _section(flags.get(section)))
+        tree[section] = merge(preset, given) or None
+    _choose_schedule(tree)
+
+
+def _section(value: Any) -> Tree:
+    return value if isinstance(value, dict) else {}
+
+
+def _decoded(section: Any) -> PreTrainedConfig | None:
+    if not isinstance(section, dict) or "type" not in section:
+        return None
+    return decode(PreTrainedConfig, {k: v for k, v in section.items() if k != "path"}, where="policy", unknown={})
+
+
+def _choose_schedule(tree: Tree) -> None:
+    """What `--lr_scheduler` asks for: the preset or a cosine, none, or a schedule by name."""
+    wanted = str(tree.get("lr_scheduler", "")).lower()
+    if wanted in ("", "none", "null", "true"):
+        if wanted == "true" and not tree["scheduler"]:
+            tree["scheduler"] = {"type": "diffuser", "name": "cosine", "num_warmup_steps": 500}
+    elif wanted == "false":
+        tree["scheduler"] = None
+    elif _section(tree["scheduler"]).get("type") != wanted:
+        tree["scheduler"] = {"type": wanted}
+
+
+def load_train_config(path: Path) -> TrainConfig:
+    """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
+    tree = apply_aliases(json.loads(path.read_text(encoding="utf-8")), TRAIN_ALIASES)
+    return decode(TrainConfig, tree, unknown={})
