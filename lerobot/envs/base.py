@@ -1,0 +1,84 @@
+"""What every environment shares: its config, and how its observations become features of policies and data sets.
+
+An environment is a `gymnasium.Env` that follows these habits:
+
+    observation   {"pixels": {camera: (H, W, 3) uint8}, "agent_pos": (J,)} in the robot's own units; "pixels" is one
+                  array where the only image is called observation.image; "environment_state" where it is asked for
+    action        (A,) in the same units; wrong shapes and numbers that are not finite are errors
+    info          "is_success": whether the task is done now
+    and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, reset(seed=...) that fixes
+                  the whole episode
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lerobot.core import keys
+from lerobot.core.errors import ConfigError
+from lerobot.core.registry import Choice
+from lerobot.core.types import FeatureType, PolicyFeature
+
+if TYPE_CHECKING:
+    import gymnasium
+
+CHANNELS = 3
+
+
+@dataclass(kw_only=True)
+class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
+    """Root of the family that `--env.type` chooses from."""
+
+    # Name of the task inside the environment.
+    task: str | None = None
+    # Control steps per second.
+    fps: int = 30
+    # Control steps after which an episode that has not succeeded is cut off.
+    episode_length: int = 300
+    # Environment feature -> policy feature, where the environment's own names do not fit.
+    features_map: dict[str, str] = field(default_factory=dict)
+    # How many tasks are evaluated at once.
+    max_parallel_tasks: int = 1
+    # Leave out gymnasium's own checks on every step.
+    disable_env_checker: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "episode_length", "max_parallel_tasks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--env.{name}={getattr(self, name)}: expected 1 or more.")
+
+    @abstractmethod
+    def build(self) -> "gymnasium.Env":
+        """A new environment; simulators are imported here and not before."""
+
+    @property
+    @abstractmethod
+    def features(self) -> dict[str, PolicyFeature]:
+        """What it observes and takes, by canonical key; images are (C, H, W)."""
+
+    @abstractmethod
+    def dataset_features(self) -> dict[str, dict[str, Any]]:
+        """The feature table (format v3.0) of a data set recorded here; images are (H, W, C) videos."""
+
+
+def policy_view(dataset_features: dict[str, dict[str, Any]]) -> dict[str, PolicyFeature]:
+    """`features` from `dataset_features`, for an environment whose two views agree."""
+    found = {}
+    for name, feature in dataset_features.items():
+        shape = tuple(feature["shape"])
+        if feature["dtype"] == "video":
+            found[name] = PolicyFeature(FeatureType.VISUAL, (shape[2], shape[0], shape[1]))
+        else:
+            kinds = {keys.ACTION: FeatureType.ACTION, keys.ENV_STATE: FeatureType.ENV}
+            found[name] = PolicyFeature(kinds.get(name, FeatureType.STATE), shape)
+    return found
+
+
+def video_feature(*, height: int, width: int) -> dict[str, Any]:
+    """One row of the feature table: an RGB video."""
+    return {"dtype": "video", "shape": [height, width, CHANNELS], "names": ["height", "width", "channels"]}
+
+
+def vector_feature(names: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """One row of the feature table: a named float32 vector."""
+    return {"dtype": "float32", "shape": [len(names)], "names": list(names)}

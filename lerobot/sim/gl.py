@@ -1,0 +1,92 @@
+"""Chooses how MuJoCo draws without a screen, before MuJoCo is imported: it reads MUJOCO_GL once, at its import.
+
+A back end counts as usable when its shared library loads and has the entry point that MuJoCo's binding calls.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import os
+import sys
+from types import ModuleType
+
+from lerobot.core.errors import EnvironmentSetupError
+from lerobot.core.optional import require
+
+BACKENDS = {"egl": ("EGL", "eglGetProcAddress"), "osmesa": ("OSMesa", "OSMesaCreateContextExt")}  # library, symbol
+OFF = ("disable", "disabled", "off", "false", "0")
+ADVICE = "Type: sudo apt-get install libegl1 libgl1-mesa-dri (or: libosmesa6)"
+
+
+def choose_backend() -> str:
+    """Settle MUJOCO_GL and return it: kept when set, 'egl' or 'osmesa' on a Linux without screen, else ''.
+
+    Where neither library loads it is 'disable': physics works, pictures do not (`require_renderer` says why).
+    """
+    chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
+    has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if chosen or not sys.platform.startswith("linux") or has_screen:
+        return chosen
+    chosen = next((name for name in BACKENDS if is_loadable(name)), "disable")
+    os.environ["MUJOCO_GL"] = chosen
+    return chosen
+
+
+def is_loadable(backend: str) -> bool:
+    """Whether the shared library of 'egl' or 'osmesa' loads and is whole."""
+    library, symbol = BACKENDS[backend]
+    path = ctypes.util.find_library(library)
+    if path is None:
+        return False
+    try:
+        return hasattr(ctypes.CDLL(path), symbol)
+    except OSError:  # found, but something it needs is missing
+        return False
+
+
+def import_mujoco() -> ModuleType:
+    """MuJoCo, imported with a back end that can draw here, if there is one.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    choose_backend()
+    return require("mujoco", extra="sim")
+
+
+def require_renderer() -> None:
+    """Return if pictures can be drawn here.
+
+    Raises:
+        EnvironmentSetupError: they cannot; one line names the Debian package to install.
+    """
+    problem = renderer_problem()
+    if problem:
+        raise EnvironmentSetupError(problem)
+
+
+def has_renderer() -> bool:
+    """Whether pictures can be drawn here: one tiny frame is really drawn, the first time this is asked."""
+    return renderer_problem() is None
+
+
+@functools.cache
+def renderer_problem() -> str | None:
+    """Why no picture can be drawn here, in one line with the cure; None when one was drawn."""
+    if choose_backend() in OFF:
+        return f"Nothing here can draw the simulation (no EGL, no OSMesa, MUJOCO_GL=disable). {ADVICE}"
+    mujoco = import_mujoco()
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size="1" rgba="1 1 1 1"/></worldbody></mujoco>'
+    )
+    model.vis.quality.offsamples = 0
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    try:
+        with mujoco.Renderer(model, 16, 16) as renderer:
+            renderer.update_scene(data)
+            is_drawn = bool(renderer.render().any())
+    except Exception as error:  # each back end fails in its own way: ImportError, FatalError, EGLError, AttributeError
+        reason = " ".join(str(error).split())[:200]
+        return f"The simulation cannot be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {reason}. {ADVICE}"
+    return None if is_drawn else f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} draws black pictures. {ADVICE}"
