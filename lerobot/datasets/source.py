@@ -14,7 +14,9 @@ class ImageTransformsConfig:
     enable: bool = False  # apply them
     max_num_transforms: int = 3  # at most so many of them per picture
     random_order: bool = False  # in random order instead of the order they are listed
-    tfs: dict[str, Any] = field(default_factory=dict)  # name: {weight, type, kwargs}; empty is the published set
+    tfs: dict[str, Any] = field(
+        default_factory=dict
+    )  # name: {weight, type, kwargs}; empty is the published set
 
 
 @dataclass(kw_only=True)
@@ -37,6 +39,8 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eval_split < 1:
-            raise ValueError(f"eval_split={self.eval_split}: expected a share from 0 up to, not including, 1.")
+            raise ValueError(
+                f"eval_split={self.eval_split}: expected a share from 0 up to, not including, 1."
+            )
         if self.depth_output_unit not in ("mm", "m"):
             raise ValueError(f"depth_output_unit={self.depth_output_unit!r}: expected 'mm' or 'm'.")

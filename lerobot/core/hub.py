@@ -1,0 +1,197 @@
+"""Where files live on this machine, and the Hub they come from and go to.
+
+HF_HOME -> HF_LEROBOT_HOME -> <org>/<name>          local datasets
+                           -> hub/                  downloaded snapshots of datasets
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE               as in every Hugging Face program
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lerobot.core.errors import ConfigError, UserError
+
+TRUE_WORDS = ("1", "true", "yes", "on")
+VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+class HubError(UserError):
+    """The Hub was not reached, refused, or does not have what was asked for."""
+
+
+def hf_home() -> Path:
+    """Base folder of Hugging Face programs: HF_HOME, else ~/.cache/huggingface."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.environ.get("HF_HOME") or default).expanduser()
+
+
+def lerobot_home() -> Path:
+    """Folder of local datasets and calibrations: HF_LEROBOT_HOME, else $HF_HOME/lerobot.
+
+    Raises:
+        ConfigError: the variable LEROBOT_HOME of old releases is set.
+    """
+    if "LEROBOT_HOME" in os.environ:
+        raise ConfigError(
+            f"The variable LEROBOT_HOME={os.environ['LEROBOT_HOME']!r} is no longer read. "
+            f"Type: export HF_LEROBOT_HOME={os.environ['LEROBOT_HOME']}; unset LEROBOT_HOME"
+        )
+    return Path(os.environ.get("HF_LEROBOT_HOME") or hf_home() / "lerobot").expanduser()
+
+
+def dataset_cache() -> Path:
+    """Folder of dataset snapshots, one sub-folder per repository and commit."""
+    return lerobot_home() / "hub"
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in TRUE_WORDS
+
+
+def endpoint() -> str:
+    """Address of the Hub."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def explain(error: Exception) -> str:
+    """A failed Hub call in one line."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    text = str(error).strip().splitlines()
+    first = text[0] if text else type(error).__name__
+    if status in (401, 403):
+        return f"it answered {status}: private, gated or missing. Type: hf auth login"
+    if status is not None:
+        return f"it answered {status}: {first}"
+    return f"{type(error).__name__}: {first}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repo:
+    """A repository on the Hub, of models or of datasets; every method raises HubError when the Hub does not do it."""
+
+    repo_id: str
+    repo_type: str = "model"
+    token: str | None = None
+
+    def versions(self) -> list[str]:
+        """Names of its branches and tags."""
+        refs = self._call("list_repo_refs")
+        return [ref.name for ref in (*refs.branches, *refs.tags)]
+
+    def snapshot(
+        self,
+        *,
+        revision: str | None = None,
+        patterns: Sequence[str] | None = None,
+        cache: Path | None = None,
+        folder: Path | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Folder with the matching files of one revision, in the cache or in `folder`."""
+        return Path(
+            self._call(
+                "snapshot_download",
+                revision=revision,
+                allow_patterns=list(patterns) if patterns else None,
+                cache_dir=cache,
+                local_dir=folder,
+                force_download=force,
+                local_files_only=is_offline(),
+            )
+        )
+
+    def file(self, name: str, *, revision: str | None = None) -> Path:
+        """One file, in the cache."""
+        return Path(
+            self._call("hf_hub_download", filename=name, revision=revision, local_files_only=is_offline())
+        )
+
+    def create(self, *, private: bool | None = None) -> None:
+        """Make the repository if it is not there."""
+        self._call("create_repo", private=private, exist_ok=True)
+
+    def branch(self, name: str) -> None:
+        """Make a branch if it is not there."""
+        self._call("create_branch", branch=name, exist_ok=True)
+
+    def upload(
+        self,
+        folder: Path,
+        *,
+        message: str,
+        revision: str | None = None,
+        patterns: Iterable[str] | None = None,
+        ignore: Iterable[str] | None = None,
+    ) -> str:
+        """Commit the files of a folder; returns the commit's address."""
+        info = self._call(
+            "upload_folder",
+            folder_path=folder,
+            commit_message=message,
+            revision=revision,
+            allow_patterns=list(patterns) if patterns else None,
+            ignore_patterns=list(ignore) if ignore else None,
+        )
+        return str(info.commit_url)
+
+    def tag(self, name: str, *, revision: str | None = None) -> None:
+        """Put a tag on a revision, moving it if it exists."""
+        if name in self.versions():
+            self._call("delete_tag", tag=name)
+        self._call("create_tag", tag=name, revision=revision)
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        # These two work without the network: they fall back on the cache by themselves.
+        if is_offline() and method not in ("snapshot_download", "hf_hub_download"):
+            raise HubError(f"HF_HUB_OFFLINE is set, so {self.repo_id!r} was not looked up on the Hub.")
+        import httpx
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        api = HfApi(endpoint=endpoint(), token=self.token)
+        try:
+            return getattr(api, method)(repo_id=self.repo_id, repo_type=self.repo_type, **arguments)
+        except HFValidationError as error:
+            raise HubError(f"{self.repo_id!r} is not a repository name: {error}") from error
+        except LocalEntryNotFoundError as error:
+            where = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline() else explain(error)
+            raise HubError(f"{self.repo_type} {self.repo_id!r} could not be downloaded: {where}.") from error
+        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            raise HubError(
+                f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(error)}."
+            ) from error
+
+
+def choose_version(names: Iterable[str], wanted: str) -> str:
+    """Among branches and tags, the one that a reader of format `wanted` ("v3.0") opens.
+
+    The exact version; else the highest of the same major version that is not newer.
+
+    Raises:
+        HubError: none fits; says which there are.
+    """
+    found = {name: version for name in names if (version := parse_version(name))}
+    if not found:
+        raise HubError(f"It has no version tag such as {wanted}. Give revision='main' to read it as it is.")
+    target = parse_version(wanted)
+    assert target is not None
+    exact = [name for name, version in found.items() if version == target]
+    older = [name for name, version in found.items() if version[0] == target[0] and version < target]
+    if exact or older:
+        return exact[0] if exact else max(older, key=lambda name: found[name])
+    there = ", ".join(sorted(found))
+    if all(version[0] < target[0] for version in found.values()):
+        raise HubError(
+            f"It is in an older format ({there}) and {wanted} is needed; converting is not supported yet."
+        )
+    raise HubError(f"It is in a newer format ({there}) than {wanted}. Install a newer lerobot.")
+
+
+def parse_version(name: str) -> tuple[int, int, int] | None:
+    """(major, minor, patch) of "v3.0" or "3.0.1", None for a name that is not a version."""
+    match = VERSION.fullmatch(name)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

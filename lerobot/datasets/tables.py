@@ -1,0 +1,301 @@
+"""The two small tables of a dataset: episodes (where each one lies) and tasks (what was to be done).
+
+meta/episodes/chunk-CCC/file-FFF.parquet    one row per episode; rows of `stats/...` are read when asked for
+meta/tasks.parquet                          row i holds task_index i
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lerobot.core import files, keys
+from lerobot.core.errors import DatasetError, suggest
+
+EPISODES_FOLDER = "meta/episodes"
+EPISODES_PATH = EPISODES_FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+STATS_PREFIX = "stats/"
+NEEDED = (
+    "episode_index",
+    "length",
+    "data/chunk_index",
+    "data/file_index",
+    "dataset_from_index",
+    "dataset_to_index",
+)
+INTEGERS = ("chunk_index", "file_index", "episode_index", "length", "dataset_from_index", "dataset_to_index")
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A parquet file's columns.
+
+    Raises:
+        DatasetError: it is missing or damaged; names the file.
+    """
+    if not path.is_file():
+        raise DatasetError(
+            f"{path} is missing. Load the dataset with force_cache_sync=True to download it again."
+        )
+    try:
+        return pq.ParquetFile(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(
+            f"{path} is damaged ({error}). If recording was interrupted, this file was never finished; "
+            "otherwise load the dataset with force_cache_sync=True to download it again."
+        ) from error
+
+
+class EpisodeTable:
+    """Episodes by number: `table[3]` is a dict, `table["length"]` a list with one value per episode."""
+
+    def __init__(self, columns: dict[str, list], sources: list[tuple[Path, int]]) -> None:
+        self.columns = columns
+        self.sources = sources  # file and row of each episode, for the columns that stay on disk
+
+    @classmethod
+    def empty(cls) -> "EpisodeTable":
+        """A table that rows are appended to."""
+        return cls({}, [])
+
+    @classmethod
+    def load(cls, root: Path) -> "EpisodeTable":
+        """All episodes under `meta/episodes`, without their statistics.
+
+        An episode that an earlier file holds already is what an interrupted clean-up left, and is passed over.
+
+        Raises:
+            DatasetError: a needed column is missing, or episode numbers are not 0, 1, 2, ...
+        """
+        table = cls.empty()
+        for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
+            names = _column_names(path)
+            rows = read_parquet(path, [name for name in names if not name.startswith(STATS_PREFIX)])
+            missing = [name for name in NEEDED if name not in names]
+            if missing:
+                raise DatasetError(f"{path} lacks the columns {', '.join(missing)}.")
+            table._take(rows, path)
+        return table
+
+    def _take(self, rows: pa.Table, path: Path) -> None:
+        numbers = rows.column("episode_index").to_numpy()
+        first_new = int(np.searchsorted(numbers, len(self)))
+        expected = np.arange(len(self), len(self) + len(numbers) - first_new)
+        if not np.array_equal(numbers[first_new:], expected):
+            raise DatasetError(
+                f"{path}: episode_index is {_brief(numbers)}, expected {_brief(expected)} after the files before it. "
+                "Is a file of meta/episodes missing?"
+            )
+        for name in rows.column_names:
+            values = rows.column(name).slice(first_new).to_pylist()
+            self.columns.setdefault(name, [None] * len(self.sources)).extend(values)
+        self.sources += [(path, row) for row in range(first_new, len(numbers))]
+        for values in self.columns.values():
+            values.extend([None] * (len(self.sources) - len(values)))
+
+    def append(self, row: dict[str, Any], source: tuple[Path, int]) -> None:
+        """Add the next episode; its statistics are not kept."""
+        for name, value in row.items():
+            if not name.startswith(STATS_PREFIX):
+                self.columns.setdefault(name, [None] * len(self)).append(value)
+        self.sources.append(source)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, str):
+            if key not in self.columns:
+                raise DatasetError(
+                    f"meta/episodes has no column {key!r}; it has {', '.join(self.columns)}."
+                    f"{suggest(key, self.columns)}"
+                )
+            return list(self.columns[key])
+        if not -len(self) <= key < len(self):
+            raise DatasetError(f"Episode {key} does not exist; there are {len(self)} (0 to {len(self) - 1}).")
+        return {name: values[key] for name, values in self.columns.items()}
+
+    def stats(self, episode: int) -> dict[str, dict[str, np.ndarray]]:
+        """Statistics of one episode, {feature: {stat: array}}, read from its file."""
+        path, row = self.sources[episode]
+        names = [name for name in _column_names(path) if name.startswith(STATS_PREFIX)]
+        return unflatten_stats(read_parquet(path, names).slice(row, 1).to_pylist()[0])
+
+
+def _column_names(path: Path) -> list[str]:
+    try:
+        return pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}). Is its upload or recording unfinished?") from error
+
+
+def _brief(numbers: np.ndarray) -> str:
+    return f"{numbers[0]}..{numbers[-1]}" if len(numbers) else "empty"
+
+
+def flatten_stats(stats: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """{feature: {stat: array}} as columns `stats/<feature>/<stat>`."""
+    return {
+        f"{STATS_PREFIX}{feature}/{stat}": value
+        for feature, one in stats.items()
+        for stat, value in one.items()
+    }
+
+
+def unflatten_stats(row: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The reverse of `flatten_stats`; statistics that are not there are left out."""
+    stats: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in row.items():
+        if value is not None:
+            feature, stat = name.removeprefix(STATS_PREFIX).rsplit("/", 1)
+            stats.setdefault(feature, {})[stat] = np.atleast_1d(np.array(value))
+    return stats
+
+
+def episode_rows(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as the Arrow table that a file of meta/episodes holds."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    arrays = [
+        pa.array([_plain(row.get(name)) for row in rows], type=_column_type(name, rows)) for name in names
+    ]
+    return pa.table(dict(zip(names, arrays, strict=True)))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _column_type(name: str, rows: list[dict[str, Any]]) -> pa.DataType | None:
+    if name == "tasks":
+        return pa.list_(pa.string())
+    if name.startswith(STATS_PREFIX):
+        if name.endswith("/count"):
+            return pa.list_(pa.int64())
+        value = next((row[name] for row in rows if row.get(name) is not None), [0.0])
+        nested = pa.float64()
+        for _ in range(np.ndim(value)):
+            nested = pa.list_(nested)
+        return nested
+    last = name.rsplit("/", 1)[-1]
+    if last in INTEGERS:
+        return pa.int64()
+    return pa.float64() if last in ("from_timestamp", "to_timestamp") else None
+
+
+def read_episode_rows(path: Path) -> list[dict[str, Any]]:
+    """Complete rows of one file of meta/episodes, statistics included."""
+    return read_parquet(path).to_pylist()
+
+
+def write_episode_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace one file of meta/episodes durably."""
+    files.write_atomically(path, lambda part: pq.write_table(episode_rows(rows), part))
+
+
+class TaskTable(Mapping):
+    """Task strings by number and numbers by string; `table["task_index"]` maps every string to its number."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self._index = {name: i for i, name in enumerate(names)}
+
+    @classmethod
+    def load(cls, root: Path) -> "TaskTable":
+        """The tasks of `meta/tasks.parquet`; the text column may have any name.
+
+        Raises:
+            DatasetError: the file is missing, has no text column, or task_index is not 0, 1, 2, ...
+        """
+        path = root / keys.TASKS_FILE
+        table = read_parquet(path)
+        others = [name for name in table.column_names if name != keys.TASK_INDEX]
+        text = next((name for name in (keys.TASK, *others) if name in others), None)
+        if text is None or keys.TASK_INDEX not in table.column_names:
+            raise DatasetError(f"{path} needs task_index and a column of texts; it has {table.column_names}.")
+        pairs = sorted(zip(table[keys.TASK_INDEX].to_pylist(), table[text].to_pylist(), strict=True))
+        if [index for index, _ in pairs] != list(range(len(pairs))):
+            raise DatasetError(f"{path}: task_index must be 0, 1, 2, ... without gaps.")
+        return cls([name for _, name in pairs])
+
+    def save(self, root: Path) -> None:
+        """Replace `meta/tasks.parquet` durably, in the layout that pandas reads back with `task` as its index."""
+        table = pa.table(
+            {keys.TASK_INDEX: pa.array(range(len(self.names)), pa.int64()), keys.TASK: self.names}
+        )
+        table = table.cast(pa.schema([(keys.TASK_INDEX, pa.int64()), (keys.TASK, pa.string())]))
+        table = table.replace_schema_metadata({"pandas": json.dumps(PANDAS_METADATA)})
+        files.write_atomically(root / keys.TASKS_FILE, lambda part: pq.write_table(table, part))
+
+    def with_tasks(self, names: list[str]) -> "TaskTable":
+        """This table with the new names appended in the order given."""
+        return TaskTable(self.names + [name for name in dict.fromkeys(names) if name not in self._index])
+
+    def index(self, name: str) -> int:
+        """The number of a task."""
+        if name not in self._index:
+            raise DatasetError(f"Task {name!r} is not in meta/tasks.parquet.{suggest(name, self.names)}")
+        return self._index[name]
+
+    def name(self, index: int) -> str:
+        """The text of a task number."""
+        if not 0 <= index < len(self.names):
+            raise DatasetError(
+                f"Task number {index} is not in meta/tasks.parquet, which has {len(self.names)}."
+            )
+        return self.names[index]
+
+    def __getitem__(self, key: str) -> dict[str, int]:
+        if key != keys.TASK_INDEX:
+            raise KeyError(f"{key!r}; a task table has the one column 'task_index'")
+        return dict(self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+
+PANDAS_METADATA = {
+    "index_columns": [keys.TASK],
+    "column_indexes": [
+        {
+            "name": None,
+            "field_name": None,
+            "pandas_type": "unicode",
+            "numpy_type": "object",
+            "metadata": {"encoding": "UTF-8"},
+        }
+    ],
+    "columns": [
+        {
+            "name": keys.TASK_INDEX,
+            "field_name": keys.TASK_INDEX,
+            "pandas_type": "int64",
+            "numpy_type": "int64",
+            "metadata": None,
+        },
+        {
+            "name": keys.TASK,
+            "field_name": keys.TASK,
+            "pandas_type": "unicode",
+            "numpy_type": "object",
+            "metadata": None,
+        },
+    ],
+    "attributes": {},
+    "creator": {"library": "pyarrow", "version": pa.__version__},
+    "pandas_version": "2.2.0",
+}
