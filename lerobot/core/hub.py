@@ -61,9 +61,11 @@ def explain(error: Exception) -> str:
     """A failed Hub call in one line."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     text = str(error).strip().splitlines()
-    first = text[0] if text else type(error).__name__
+    first = text[0].rstrip(". ") if text else type(error).__name__
     if status in (401, 403):
         return f"it answered {status}: private, gated or missing. Type: hf auth login"
+    if status == 404:
+        return "it answered 404: no such repository, revision or file, or it is private (type: hf auth login)"
     if status is not None:
         return f"it answered {status}: {first}"
     return f"{type(error).__name__}: {first}"
@@ -71,7 +73,7 @@ def explain(error: Exception) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Repo:
-    """A repository on the Hub, of models or of datasets; every method raises HubError when the Hub does not do it."""
+    """A repository on the Hub, of models or of datasets; each method raises HubError when the Hub does not do it."""
 
     repo_id: str
     repo_type: str = "model"
@@ -148,10 +150,11 @@ class Repo:
         # These two work without the network: they fall back on the cache by themselves.
         if is_offline() and method not in ("snapshot_download", "hf_hub_download"):
             raise HubError(f"HF_HUB_OFFLINE is set, so {self.repo_id!r} was not looked up on the Hub.")
-        import httpx
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+        # Its network errors come from requests, httpx or httpx2, depending on its version; all are bases of this.
+        network_error = HfHubHTTPError.__bases__[0]
         api = HfApi(endpoint=endpoint(), token=self.token)
         try:
             return getattr(api, method)(repo_id=self.repo_id, repo_type=self.repo_type, **arguments)
@@ -160,7 +163,7 @@ class Repo:
         except LocalEntryNotFoundError as error:
             where = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline() else explain(error)
             raise HubError(f"{self.repo_type} {self.repo_id!r} could not be downloaded: {where}.") from error
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        except (HfHubHTTPError, network_error, OSError) as error:
             raise HubError(
                 f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(error)}."
             ) from error

@@ -34,12 +34,12 @@ class Columns:
     def __init__(self, meta: LeRobotDatasetMetadata, episodes: list[int], *, tolerance_s: float) -> None:
         self.meta = meta
         self.features = data_features(meta.features)
-        starts, ends = (
-            np.array(meta.episodes.columns.get(f"dataset_{s}_index", []))[episodes] for s in ("from", "to")
-        )
+        table = meta.episodes.columns
+        starts = np.array(table.get("dataset_from_index", []), dtype=np.int64)[episodes]
+        ends = np.array(table.get("dataset_to_index", []), dtype=np.int64)[episodes]
         lengths = ends - starts
         self.num_frames = int(lengths.sum())
-        self.absolute = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)] or [[]])
+        self.absolute = np.concatenate([[], *(np.arange(a, b) for a, b in zip(starts, ends, strict=True))]).astype(np.int64)
         firsts = np.cumsum(lengths) - lengths
         self.first = np.repeat(firsts, lengths)  # (N,) first row of the row's episode
         self.last = np.repeat(firsts + lengths - 1, lengths)  # (N,) last row of it

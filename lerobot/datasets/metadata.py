@@ -100,6 +100,7 @@ class LeRobotDatasetMetadata:
         )
         self.info, self.stats = info, {}
         self.tasks, self.episodes = TaskTable([]), EpisodeTable.empty()
+        self.is_behind = False
         self.save_info()
         return self
 
@@ -114,7 +115,8 @@ class LeRobotDatasetMetadata:
 
     def _trust_episode_table(self) -> None:
         """One episode more in the table than in info.json: a recording stopped between the two writes."""
-        if len(self.episodes) == self.total_episodes + 1:
+        self.is_behind = len(self.episodes) == self.total_episodes + 1
+        if self.is_behind:
             logger.warning(
                 "%s: the last episode was saved but meta/info.json was not updated; it is counted.", self.root
             )

@@ -5,6 +5,7 @@ meta/tasks.parquet                          row i holds task_index i
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class EpisodeTable:
     @classmethod
     def empty(cls) -> "EpisodeTable":
         """A table that rows are appended to."""
-        return cls({}, [])
+        return cls({name: [] for name in ("episode_index", "tasks", *NEEDED[1:])}, [])
 
     @classmethod
     def load(cls, root: Path) -> "EpisodeTable":
@@ -70,7 +71,7 @@ class EpisodeTable:
         Raises:
             DatasetError: a needed column is missing, or episode numbers are not 0, 1, 2, ...
         """
-        table = cls.empty()
+        table = cls({}, [])
         for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
             names = _column_names(path)
             rows = read_parquet(path, [name for name in names if not name.startswith(STATS_PREFIX)])
@@ -78,7 +79,7 @@ class EpisodeTable:
             if missing:
                 raise DatasetError(f"{path} lacks the columns {', '.join(missing)}.")
             table._take(rows, path)
-        return table
+        return table if len(table) else cls.empty()
 
     def _take(self, rows: pa.Table, path: Path) -> None:
         numbers = rows.column("episode_index").to_numpy()
@@ -189,6 +190,14 @@ def _column_type(name: str, rows: list[dict[str, Any]]) -> pa.DataType | None:
     if last in INTEGERS:
         return pa.int64()
     return pa.float64() if last in ("from_timestamp", "to_timestamp") else None
+
+
+def position_of(path: Path) -> tuple[int, int]:
+    """Chunk and file number in a path that ends in chunk-CCC/file-FFF.parquet."""
+    match = re.fullmatch(r"chunk-(\d+)/file-(\d+)\.\w+", "/".join(path.parts[-2:]))
+    if match is None:
+        raise DatasetError(f"{path}: expected a name such as chunk-000/file-000.parquet.")
+    return int(match[1]), int(match[2])
 
 
 def read_episode_rows(path: Path) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ class EpisodeWriter:
         self.is_finalized = False
         self._threads = ThreadPoolExecutor(max_workers=max(1, picture_threads), thread_name_prefix="picture")
         self._table_rows: list[dict[str, Any]] = []  # rows of the file of meta/episodes that is being filled
-        self._table_at = next_position(meta, "meta/episodes")
+        self._table_at = next_table_position(meta)
         self._start_episode()
 
     def add_frame(self, frame: dict[str, Any]) -> None:
@@ -116,8 +116,10 @@ class EpisodeWriter:
             for path in written:
                 path.unlink(missing_ok=True)
             raise
-        self._commit(row)
-        self._start_episode()
+        try:
+            self._commit(row)
+        finally:  # the row may be on disk even if something after it failed, so its files stay
+            self._start_episode()
 
     def finalize(self) -> None:
         """Drop an unsaved episode, and join the small files of saved ones."""
@@ -126,7 +128,7 @@ class EpisodeWriter:
         self.clear()
         if not self.is_finalized and self.meta.total_episodes:
             compact.compact(self.meta)
-            self._table_rows, self._table_at = [], next_position(self.meta, "meta/episodes")
+            self._table_rows, self._table_at = [], next_table_position(self.meta)
         self.is_finalized = True
 
     def repair(self) -> None:
@@ -134,13 +136,18 @@ class EpisodeWriter:
         removed = compact.remove_leftovers(self.meta)
         for path in removed:
             logger.warning("Removed %s, left by an interrupted recording.", path)
-        stored = int(np.ravel(self.meta.stats.get(keys.INDEX, {}).get("count", 0))[0])
-        if len(self.meta.episodes) and stored != self.meta.total_frames:
-            parts = [self.meta.episodes.stats(episode) for episode in range(len(self.meta.episodes))]
-            self.meta.stats = aggregate_stats(parts)
-            self.meta.set_totals()
+        if self.meta.is_behind or self._stats_are_behind():
+            last = self.meta.episodes.stats(self.meta.total_episodes - 1)
+            if self._stats_are_behind():
+                self.meta.stats = aggregate_stats([self.meta.stats, last]) if self.meta.stats else last
             self.meta.save_info()
             self.meta.save_stats()
+
+    def _stats_are_behind(self) -> bool:
+        """Whether the last episode is missing in meta/stats.json."""
+        counted = int(np.ravel(self.meta.stats.get(keys.INDEX, {}).get("count", 0))[0])
+        lengths = self.meta.episodes.columns.get("length", [])
+        return bool(lengths) and counted == self.meta.total_frames - lengths[-1]
 
     # --- one episode
 
@@ -290,7 +297,7 @@ class EpisodeWriter:
             self._describe_cameras(row)
             self.meta.save_info()  # readers need the cameras' facts as soon as the row is there
         if len(self._table_rows) >= ROWS_PER_FILE:
-            self._table_rows, self._table_at = [], next_position(self.meta, "meta/episodes")
+            self._table_rows, self._table_at = [], next_table_position(self.meta)
         chunk, file = self._table_at
         row |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
         path = self.meta.root / tables.EPISODES_PATH.format(chunk_index=chunk, file_index=file)
@@ -319,10 +326,14 @@ class EpisodeWriter:
 
 
 def next_position(meta: LeRobotDatasetMetadata, series: str) -> Position:
-    """Chunk and file number after the last one of a series: "data", "meta/episodes", "videos/<camera>"."""
+    """Chunk and file number after the last one of a series: "data" or "videos/<camera>"."""
     chunks = meta.episodes.columns.get(f"{series}/chunk_index", [])
     numbers = meta.episodes.columns.get(f"{series}/file_index", [])
-    if not chunks:
-        return 0, 0
-    last = max((c, f) for c, f in zip(chunks, numbers, strict=True) if c is not None)
-    return compact.advance(last, meta.chunks_size)
+    used = [(c, f) for c, f in zip(chunks, numbers, strict=True) if c is not None]
+    return compact.advance(max(used), meta.chunks_size) if used else (0, 0)
+
+
+def next_table_position(meta: LeRobotDatasetMetadata) -> Position:
+    """Chunk and file number after the last file of meta/episodes; by name, since some tables do not say."""
+    used = {tables.position_of(path) for path, _ in meta.episodes.sources}
+    return compact.advance(max(used), meta.chunks_size) if used else (0, 0)
