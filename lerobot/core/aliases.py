@@ -1,7 +1,7 @@
 """Other spellings of flags and config keys, in one table; each source is rewritten before it is checked.
 
-One canonical spelling per idea. An alias never wins over its canonical spelling: both with different values are an
-error. What was read as what is logged once at INFO.
+One canonical spelling per idea. An alias never wins over its canonical spelling: both with different values are
+an error. What was read as what is logged once at INFO.
 """
 
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Alias:
-    """`old` is read as `new`; a trailing `*` takes every key of a section along; `change` converts the value."""
+    """`old` is read as `new`; a trailing `*` takes all keys of a section along; `change` converts the value."""
 
     old: str
     new: str
@@ -28,7 +28,9 @@ def _keypoints(width: Any) -> int:
     try:
         number = int(str(width))
     except ValueError as error:
-        raise ConfigError(f"--policy.visual_features={width}: expected a whole number, got {str(width)!r}.") from error
+        raise ConfigError(
+            f"--policy.visual_features={width}: expected a whole number, got {str(width)!r}."
+        ) from error
     if number <= 0 or number % 2:
         raise ConfigError(f"--policy.visual_features={width}: it must be even (x and y of each keypoint).")
     return number // 2
@@ -85,11 +87,13 @@ def _move(tree: dict[str, Any], alias: Alias) -> None:
     value = alias.change(given) if alias.change else given
     target, new_name = _section(tree, alias.new, make=True)
     if target is None:
-        raise ConfigError(f"{_flag(alias.old)} is read as {_flag(alias.new)}, but that section was given as one value.")
+        raise ConfigError(
+            f"{_flag(alias.old)} is read as {_flag(alias.new)}, but that section was given as one value."
+        )
     if new_name in target and not _same(target[new_name], value):
         raise ConfigError(
-            f"{_flag(alias.old)}={given} and {_flag(alias.new)}={target[new_name]} disagree: the first is another "
-            "spelling of the second. Give one of them."
+            f"{_flag(alias.old)}={given} and {_flag(alias.new)}={target[new_name]} disagree: the first is "
+            "another spelling of the second. Give one of them."
         )
     target.setdefault(new_name, value)
     logger.info("%s is read as %s", _flag(alias.old), _flag(alias.new))

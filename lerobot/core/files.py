@@ -2,7 +2,7 @@
 
     write(path + ".part") -> fsync(file) -> rename -> fsync(folder)
 
-A process killed at any instant leaves the old file or the new one, plus at most a hidden `.NAME.part` to delete.
+A process killed at any instant leaves the old file or the new one, plus at most a hidden `.NAME.part`.
 """
 
 import json
@@ -20,7 +20,7 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}{PART_SUFFIX}")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a neighbouring file, then move it to `path`; durable on return."""
     part = part_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def sync_file(path: Path) -> None:
 def sync_folders(folder: Path, *, levels: int = 3) -> None:
     """Return when the names inside `folder` and its nearest ancestors are on the disk.
 
-    Ancestors are included because a file in a folder that was just made is only durable once that folder's own
+    Ancestors are included because a file in a folder that was just made is only durable once the folder's own
     name is. Windows cannot open folders and needs none of this.
     """
     if os.name == "nt":

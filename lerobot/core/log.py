@@ -16,7 +16,9 @@ def start(level: str = "INFO") -> None:
     """
     level = level.upper()
     if level not in LEVELS:
-        raise ConfigError(f"--log_level={level}: expected one of {', '.join(LEVELS)}.{suggest(level, LEVELS)}")
+        raise ConfigError(
+            f"--log_level={level}: expected one of {', '.join(LEVELS)}.{suggest(level, LEVELS)}"
+        )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s" if level != "DEBUG" else DEBUG_FORMAT))
     root = logging.getLogger()

@@ -36,7 +36,7 @@ class NormalizationMode(_PlainEnum):
 
 @dataclass(frozen=True, repr=False)
 class PolicyFeature:
-    """One input or output of a policy: its kind and its shape without batch and time axes; images are (C, H, W)."""
+    """One input or output of a policy: kind, and shape without batch and time axes; images are (C, H, W)."""
 
     type: FeatureType
     shape: tuple[int, ...]
@@ -77,7 +77,9 @@ def policy_features(dataset_features: dict[str, dict]) -> dict[str, PolicyFeatur
 def image_shape(feature: dict) -> tuple[int, ...]:
     """(C, H, W) of an image or video feature, whichever order its declaration uses."""
     shape, names = tuple(feature["shape"]), feature.get("names")
-    is_channel_last = isinstance(names, (list, tuple)) and len(names) == 3 and names[2] in ("channel", "channels")
+    is_channel_last = (
+        isinstance(names, (list, tuple)) and len(names) == 3 and names[2] in ("channel", "channels")
+    )
     if not isinstance(names, (list, tuple)):
         is_channel_last = shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
     return (shape[2], shape[0], shape[1]) if is_channel_last else shape
