@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lerobot.core import keys
 from lerobot.core.config import decode, encode
@@ -37,6 +37,9 @@ class PreTrainedConfig(
     Choice, package="lerobot.policies", config_module="config", plugins="lerobot_policy_", aliases=TYPE_ALIASES
 ):
     """Base of all policy configs."""
+
+    # Whether states and actions of any size, any image size and absent cameras fit (padded, resized, masked).
+    is_shape_free: ClassVar[bool] = False
 
     n_obs_steps: int = 1  # observations the policy looks at, the current one included
     input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset when empty
@@ -85,6 +88,11 @@ class PreTrainedConfig(
         Raises:
             FeatureMismatchError: they do not.
         """
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """A config, features included, whose policy trains on a CPU in seconds; the contract tests use it."""
+        raise NotImplementedError(f"{cls.__name__} has no tiny() yet.")
 
     # --- features by kind
     @property

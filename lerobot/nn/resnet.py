@@ -1,0 +1,188 @@
+"""Residual networks for images, cut before the pooling and the classifier.
+
+Paper: He et al. 2015, "Deep Residual Learning for Image Recognition". Parameter names and arithmetic are those of
+torchvision, so its weight files fit (`nn/imagenet.py` finds them).
+
+    images (B, 3, H, W) -> conv1, bn1, pool: H/4 -> layer1: H/4 -> layer2: H/8 -> layer3: H/16 -> layer4: H/32
+
+Shapes: B batch, C channels, H W height and width of the image; every halving rounds up.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lerobot.core.errors import ConfigError, suggest
+from lerobot.nn.norm import FrozenBatchNorm2d
+
+STAGE_WIDTHS = (64, 128, 256, 512)
+CHANNELS_PER_GROUP = 16  # group norm's group size in visuomotor policies
+
+
+def frozen_norm(width: int) -> nn.Module:
+    """Batch norm that never changes."""
+    return FrozenBatchNorm2d(width)
+
+
+def batch_norm(width: int) -> nn.Module:
+    """Batch norm that learns."""
+    return nn.BatchNorm2d(width)
+
+
+def group_norm(width: int) -> nn.Module:
+    """Group norm with 16 channels per group."""
+    return nn.GroupNorm(max(1, width // CHANNELS_PER_GROUP), width)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"frozen": frozen_norm, "batch": batch_norm, "group": group_norm}
+
+
+class ResNet(nn.Module):
+    """Images (B, 3, H, W) -> the last stage's map (B, out_channels, H/32, W/32).
+
+    Its children, in order, are conv1, bn1, relu, maxpool, layer1 ... layer4.
+
+    Args:
+        name: resnet10 (ours: one basic block per stage, for small machines), resnet18, 34, 50, 101 or 152.
+        norm: "frozen", "batch" or "group".
+        dilate_last: the last stage keeps its resolution and dilates instead; bottleneck networks only.
+
+    Raises:
+        ConfigError: an unknown name, or `dilate_last` with basic blocks.
+    """
+
+    def __init__(self, name: str = "resnet18", *, norm: str = "batch", dilate_last: bool = False) -> None:
+        super().__init__()
+        block, depths = architecture(name)
+        if dilate_last and block is BasicBlock:
+            raise ConfigError(
+                f"The last stage of {name} cannot be dilated: basic blocks have no dilation. "
+                "Choose resnet50 or deeper, or set replace_final_stride_with_dilation=false."
+            )
+        make_norm = NORMS[norm]
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(64)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        width_in = 64
+        for index, (width, depth) in enumerate(zip(STAGE_WIDTHS, depths, strict=True)):
+            is_dilated = dilate_last and index == 3
+            stride = 1 if index == 0 or is_dilated else 2
+            blocks = []
+            for position in range(depth):
+                # torchvision dilates from the second block of the stage on
+                dilation = 2 if is_dilated and position > 0 else 1
+                first_stride = stride if position == 0 else 1
+                blocks.append(block(width_in, width, stride=first_stride, dilation=dilation, norm=make_norm))
+                width_in = width * block.expansion
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+        self.out_channels = width_in
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The last stage's map (B, out_channels, H/32, W/32)."""
+        x = F.relu(conv_norm(self.conv1, self.bn1, images), inplace=True)             # (B, 64, H/2, W/2)
+        x = self.maxpool(x)                                                           # (B, 64, H/4, W/4)
+        x = self.layer2(self.layer1(x))                                               # (B, 2*64*e, H/8, W/8)
+        return self.layer4(self.layer3(x))                                            # (B, 8*64*e, H/32, W/32)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(
+        self, width_in: int, width: int, *, stride: int, dilation: int, norm: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = norm(width)
+        self.downsample = shortcut(width_in, width, stride=stride, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width, H/stride, W/stride)."""
+        y = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
+        y = conv_norm(self.conv2, self.bn2, y)
+        return F.relu(y.add_(around(self.downsample, x)), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the output is four times wider than the middle."""
+
+    expansion = 4
+
+    def __init__(
+        self, width_in: int, width: int, *, stride: int, dilation: int, norm: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__()
+        wide = width * self.expansion
+        self.conv1 = nn.Conv2d(width_in, width, 1, bias=False)
+        self.bn1 = norm(width)
+        self.conv2 = nn.Conv2d(
+            width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn2 = norm(width)
+        self.conv3 = nn.Conv2d(width, wide, 1, bias=False)
+        self.bn3 = norm(wide)
+        self.downsample = shortcut(width_in, wide, stride=stride, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 4*width, H/stride, W/stride)."""
+        y = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
+        y = F.relu(conv_norm(self.conv2, self.bn2, y), inplace=True)
+        y = conv_norm(self.conv3, self.bn3, y)
+        return F.relu(y.add_(around(self.downsample, x)), inplace=True)
+
+
+def shortcut(
+    width_in: int, width_out: int, *, stride: int, norm: Callable[[int], nn.Module]
+) -> nn.Sequential | None:
+    """The strided 1x1 convolution and norm of a shortcut that changes shape, or None."""
+    if stride == 1 and width_in == width_out:
+        return None
+    return nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), norm(width_out))
+
+
+def around(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
+    """What the shortcut carries."""
+    return x if downsample is None else conv_norm(downsample[0], downsample[1], x)
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Convolution, then norm; a frozen norm may melt into the convolution."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return norm.after(conv, x)
+    return norm(conv(x))
+
+
+ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def architecture(name: str) -> tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]:
+    """Block class and blocks per stage of a network.
+
+    Raises:
+        ConfigError: there is no network of that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ConfigError(
+            f"There is no vision backbone called {name!r}. Known: {', '.join(ARCHITECTURES)}."
+            f"{suggest(name, ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[name]

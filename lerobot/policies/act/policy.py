@@ -1,0 +1,109 @@
+"""ACT: imitates demonstrations by planning a chunk of actions at once.
+
+Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware".
+
+    batch -> model -> chunk (B, T, A);  loss = L1 of the actions that are not padding + kl_weight * KL(style | N(0, 1))
+
+Shapes: B batch, T actions of a chunk, A action size, L style size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lerobot.core import keys
+from lerobot.core.errors import FeatureMismatchError
+from lerobot.nn.imagenet import load_imagenet_weights
+from lerobot.policies.act.config import ACTConfig
+from lerobot.policies.act.model import ACT
+from lerobot.policies.chunk import ActionQueue, TemporalEnsemble
+from lerobot.policies.policy import PreTrainedPolicy
+
+
+class ACTPolicy(PreTrainedPolicy):
+    """Action chunking with transformers."""
+
+    config_class = ACTConfig
+    name = "act"
+    config: ACTConfig
+
+    def __init__(self, config: ACTConfig, *, initial_weights: bool = True) -> None:
+        """A new ACT; `initial_weights` loads the backbone's ImageNet weights that the config names."""
+        super().__init__(config)
+        self.model = ACT(config)
+        if initial_weights and config.image_features and config.pretrained_backbone_weights:
+            load_imagenet_weights(
+                self.model.backbone, config.vision_backbone, source=config.pretrained_backbone_weights
+            )
+        self._queue = ActionQueue(config.n_action_steps)
+        coeff = config.temporal_ensemble_coeff
+        self._ensemble = None if coeff is None else TemporalEnsemble(coeff, config.chunk_size)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss () and its parts `l1_loss` and, when the VAE ran, `kld_loss`.
+
+        The batch holds the input features, `action` (B, T, A) and `action_is_pad` (B, T), all normalised. The VAE runs in
+        training mode only.
+
+        Raises:
+            FeatureMismatchError: a feature is missing.
+        """
+        actions, is_pad = self.read(batch, keys.ACTION), self.read(batch, keys.ACTION + keys.PAD_SUFFIX)
+        mean = log_variance = style = None
+        if self.config.use_vae and self.training:
+            mean, log_variance = self.model.encode_style(actions, is_pad, self._state(batch))      # (B, L) each
+            style = mean + (log_variance / 2).exp() * torch.randn_like(mean)                      # (B, L)
+        plan = self._plan(batch, style)                                                           # (B, T, A)
+
+        errors = F.l1_loss(plan, actions, reduction="none") * ~is_pad[..., None]                   # (B, T, A)
+        num_values = (~is_pad).sum() * errors.shape[-1]
+        loss = l1_loss = errors.sum() / num_values.clamp(min=1)
+        info = {"l1_loss": l1_loss.detach()}
+        if mean is not None and log_variance is not None:
+            kld = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1).mean()
+            info["kld_loss"] = kld.detach()
+            loss = l1_loss + self.config.kl_weight * kld
+        return loss, info
+
+    def plan(self, batch: dict[str, Tensor]) -> Tensor:
+        """The chunk (B, T, A) of actions for normalised observations."""
+        return self._plan(batch, style=None)
+
+    def next_action(self, batch: dict[str, Tensor]) -> Tensor:
+        """The action (B, A) of now: the ensemble's, or the next one of the last chunk."""
+        if self._ensemble is not None:
+            return self._ensemble.update(self.plan(batch))
+        if not self._queue:
+            self._queue.put(self.plan(batch))
+        return self._queue.pop()
+
+    def reset(self) -> None:
+        """Forget the actions of the last episode."""
+        super().reset()
+        self._queue.clear()
+        if self._ensemble is not None:
+            self._ensemble.clear()
+
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """Two groups: everything else, and the backbone with its own learning rate."""
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        prefix = "model.backbone"
+        return [
+            {"params": [p for name, p in named if not name.startswith(prefix)]},
+            {
+                "params": [p for name, p in named if name.startswith(prefix)],
+                "lr": self.config.optimizer_lr_backbone,
+            },
+        ]
+
+    def _plan(self, batch: dict[str, Tensor], style: Tensor | None) -> Tensor:
+        images = [self.read(batch, name) for name in self.config.image_features]
+        return self.model(images, state=self._state(batch), env_state=self._env_state(batch), style=style)
+
+    def _state(self, batch: dict[str, Tensor]) -> Tensor | None:
+        return None if self.config.robot_state_feature is None else self.read(batch, keys.STATE)
+
+    def _env_state(self, batch: dict[str, Tensor]) -> Tensor | None:
+        return None if self.config.env_state_feature is None else self.read(batch, keys.ENV_STATE)

@@ -1,0 +1,288 @@
+"""What every policy is: a module that learns from batches, acts on observations, and lives in a checkpoint folder.
+
+    batch -> forward -> loss                                                       training
+    observation -> [its preprocessor] -> plan -> queue -> [its postprocessor] -> action   acting
+
+Shapes: B batch, T actions of a chunk, A action size.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from lerobot.core import keys
+from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
+from lerobot.core.hub import Repo
+from lerobot.policies import card, legacy
+from lerobot.policies.classes import get_policy_class
+from lerobot.policies.config import PreTrainedConfig
+from lerobot.policies.device import asked_device, stored_device
+from lerobot.policies.locate import locate
+from lerobot.policies.observation import to_tensors
+from lerobot.policies.processors import Stats, make_pre_post_processors
+from lerobot.policies.weights import load_weights, read_weights, write_weights
+from lerobot.processor.defaults import Pair, default_steps
+from lerobot.processor.pipeline import ModelInput
+from lerobot.processor.step import ProcessorStep
+
+Steps = tuple[list[ProcessorStep], list[ProcessorStep]]
+PUBLISHED = ("*.safetensors", "*.json", "*.yaml", "*.md")
+
+
+class PreTrainedPolicy(nn.Module):
+    """Base of all policies. A policy writes `__init__`, `forward`, `plan`, and `next_action` if it keeps no queue.
+
+    **Two ways of acting.** A policy loaded by its path alone, `ACTPolicy.from_pretrained(path)`, carries its saved
+    processors: `select_action` takes an observation as it comes from a dataset, a robot or a camera, and returns an
+    action in the robot's units. An observation that went through the preprocessor (a `ModelInput`) is not processed again
+    and its action stays as the model gives it. A policy that was built from a config, or loaded with `config=`, is bare:
+    it never processes, the caller's two pipelines do.
+
+    Class attributes: `config_class`, and `name`, the value of `--policy.type`.
+    """
+
+    config_class: ClassVar[type[PreTrainedConfig]]
+    name: ClassVar[str]
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        """Keep and check the config.
+
+        Raises:
+            FeatureMismatchError: its features do not fit this policy.
+        """
+        super().__init__()
+        config.validate_features()
+        self.config = config
+        self._source: Path | None = None  # the checkpoint folder whose processors this policy carries
+        self._processors: Pair | None = None
+
+    # --- what a policy writes
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The loss () of a preprocessed batch, and named parts of it for the log, detached."""
+        raise NotImplementedError
+
+    def plan(self, batch: dict[str, Tensor], **how: Any) -> Tensor:
+        """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations."""
+        raise NotImplementedError
+
+    def next_action(self, batch: dict[str, Tensor], **how: Any) -> Tensor:
+        """The normalised action (B, A) of now for a preprocessed observation."""
+        raise NotImplementedError
+
+    def get_optim_params(self) -> Any:
+        """What the optimizer preset is built with: parameters, or groups of them."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def update(self) -> None:
+        """Called after each optimizer step, for policies that keep a slow copy of themselves."""
+
+    def enable_grad_checkpointing(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them: less memory, a quarter more time.
+
+        Raises:
+            ConfigError: no part of this policy can.
+        """
+        stacks = [module for module in self.modules() if hasattr(type(module), "grad_checkpointing")]
+        if not stacks:
+            raise ConfigError(f"{self.name} has no part that can recompute. Drop --grad_checkpointing.")
+        for stack in stacks:
+            stack.grad_checkpointing = True  # type: ignore[assignment]
+
+    @property
+    def shard_units(self) -> list[nn.Module]:
+        """Parts that may be spread over several GPUs one at a time, in the order of use."""
+        return []
+
+    @classmethod
+    def processor_steps(cls, config: PreTrainedConfig, *, stats: Stats | None, dataset_meta: Any = None) -> Steps:
+        """The steps before and after this policy; by default: names, batch axis, device, normalisation and back.
+
+        Args:
+            stats: statistics of the dataset, feature -> statistic -> numbers.
+            dataset_meta: the dataset's metadata, for policies that need more than its statistics.
+        """
+        return default_steps(
+            input_features=config.input_features,
+            output_features=config.output_features,
+            norm_map=config.normalization_mapping,  # type: ignore[attr-defined]
+            device=str(stored_device(config.device)),
+            stats=stats,
+        )
+
+    # --- acting
+    def reset(self) -> None:
+        """Forget the last episode; call it before each new one."""
+        for pipeline in self._processors or ():
+            pipeline.reset()
+
+    @torch.no_grad()
+    def select_action(self, observation: Mapping[str, Any], **how: Any) -> Tensor:
+        """The action of now, (B, A), or (A,) for a raw observation without batch axis. Switches to eval mode.
+
+        Args:
+            observation: what the preprocessor returned, or, when this policy carries its processors, a raw one: flat
+                (`observation.state`) or nested (`{"state": …, "images": {…}}`), arrays or tensors, with or without batch
+                axis, images uint8 or float, channels first or last.
+            how: passed on to the policy's `next_action`.
+        """
+        return self._act(self.next_action, observation, how)
+
+    @torch.no_grad()
+    def predict_action_chunk(self, observation: Mapping[str, Any], **how: Any) -> Tensor:
+        """The actions of now and later, (B, T, A), or (T, A); observations as in `select_action`. Keeps no queue."""
+        return self._act(self.plan, observation, how)
+
+    def _act(self, decide: Any, observation: Mapping[str, Any], how: Mapping[str, Any]) -> Tensor:
+        self.eval()
+        if self._source is None or isinstance(observation, ModelInput):
+            return decide(dict(observation), **how)
+        before, after = self.processors
+        raw, is_batched = to_tensors(observation, self.config.input_features)
+        batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in before(raw).items()}
+        action = after(decide(batch, **how))
+        return action if is_batched else action[0]
+
+    @property
+    def processors(self) -> Pair:
+        """The saved pre- and postprocessor that this policy carries, loaded at first use.
+
+        Raises:
+            CheckpointError: it carries none.
+        """
+        if self._source is None:
+            raise CheckpointError(
+                f"This {type(self).__name__} carries no processors: it was built from a config. Use those of "
+                "make_pre_post_processors, or load the policy by its path alone."
+            )
+        if self._processors is None:
+            place = {"device_processor": {"device": str(self.device)}}
+            self._processors = make_pre_post_processors(
+                self.config, self._source, preprocessor_overrides=place
+            )
+        return self._processors
+
+    def read(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
+        """One entry of a batch.
+
+        Raises:
+            FeatureMismatchError: it is not there; the message lists what is.
+        """
+        if name not in batch:
+            there = [key for key, value in batch.items() if isinstance(value, Tensor)]
+            raise FeatureMismatchError(
+                f"{self.name} needs {name!r} and the batch does not have it.{suggest(name, there)} It has: "
+                f"{', '.join(there) or 'nothing'}."
+            )
+        return batch[name]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    # --- files
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        strict: bool = True,
+        revision: str | None = None,
+        device: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """The policy of a checkpoint, in eval mode; the class may be `PreTrainedPolicy` itself.
+
+        Args:
+            path: a folder with config.json, a checkpoint (`…/checkpoints/002000`, `…/checkpoints/last`), the output_dir of
+                a run (its last checkpoint), or a Hub id.
+            config: replaces the saved one; the policy is then bare and never processes observations.
+            strict: whether missing and left-over weights are an error, or a warning.
+            revision: branch, tag or commit of a Hub repository.
+            device: where to put it; without it the config's device, or the best one if that is absent.
+            parts: passed on to the class.
+
+        Raises:
+            CheckpointError: there is no checkpoint, it belongs to another policy, or its weights do not fit.
+            DeviceError: `device` is absent.
+        """
+        folder = locate(path, revision=revision)
+        is_bare = config is not None
+        config = PreTrainedConfig.from_pretrained(folder) if config is None else config
+        cls = class_of(config, cls)
+        chosen = stored_device(config.device) if device is None else asked_device(device)
+        weights = read_weights(folder)
+        if legacy.is_legacy(folder, weights):
+            weights, _ = legacy.split_stats(weights, config, source=str(folder))
+        policy = cls(config, initial_weights=False, **parts)  # type: ignore[call-arg]
+        load_weights(policy, policy.rename_weights(weights), source=str(folder), strict=strict)
+        config.device = str(chosen)
+        policy.to(chosen).eval()
+        policy._source = None if is_bare else folder
+        return policy
+
+    def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights under this release's names; policies whose names changed override it."""
+        return weights
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, and the processors this policy carries, if any."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        write_weights(self, folder)
+        if self._source is not None:
+            for pipeline in self.processors:
+                pipeline.save_pretrained(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str | None = None,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str = "Upload policy",
+        processors: Iterable[Any] = (),
+    ) -> str:
+        """Upload config, weights, processors and a model card; returns the address of the commit.
+
+        Args:
+            repo_id: user/name; the config's when not given.
+            processors: pipelines to upload with it, when this policy does not carry its own.
+
+        Raises:
+            CheckpointError: no repo_id.
+            HubError: the Hub refuses.
+        """
+        repo_id = repo_id or self.config.repo_id
+        if not repo_id:
+            raise CheckpointError("No repository to upload to. Type: --policy.repo_id=user/name")
+        repo = Repo(repo_id=repo_id)
+        repo.create(private=self.config.private if private is None else private)
+        if revision:
+            repo.branch(revision)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            for pipeline in processors:
+                pipeline.save_pretrained(folder)
+            Path(folder, "README.md").write_text(card.model_card(self.config, repo_id, folder=self._source), encoding="utf-8")
+            return repo.upload(Path(folder), message=message, revision=revision, patterns=PUBLISHED)
+
+
+def class_of(config: PreTrainedConfig, cls: type[PreTrainedPolicy]) -> type[PreTrainedPolicy]:
+    """The policy class for a config: `cls`, or the registered one when `cls` is the base.
+
+    Raises:
+        CheckpointError: the config belongs to another policy.
+    """
+    if cls is PreTrainedPolicy:
+        return get_policy_class(config.type)
+    if not isinstance(config, cls.config_class):
+        right = get_policy_class(config.type).__name__
+        raise CheckpointError(f"This is a {config.type!r} policy: load it with {right}, not with {cls.__name__}.")
+    return cls
