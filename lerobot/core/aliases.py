@@ -1,7 +1,7 @@
 """Other spellings of flags and config keys, in one table; each source is rewritten before it is checked.
 
-One canonical spelling per idea. An alias never wins over its canonical spelling: both with different values are
-an error. What was read as what is logged once at INFO.
+One canonical spelling per idea. An alias never wins over its canonical spelling: both with different values
+are an error. What was read as what is logged once at INFO.
 """
 
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Alias:
-    """`old` is read as `new`; a trailing `*` takes all keys of a section along; `change` converts the value."""
+    """`old` is read as `new`; a trailing `*` takes all keys of a section; `change` converts the value."""
 
     old: str
     new: str

@@ -1,14 +1,11 @@
 """Dataclass <-> plain values (JSON, YAML): decoding checks every type, encoding is what our files hold.
 
-    file or flags --(text)--> tree of dicts, lists, scalars, Text --decode--> dataclass --encode--> JSON
+    file or flags --core.text--> tree of dicts, lists, scalars, Text --decode--> dataclass --encode--> JSON
 
-`Text` marks a value that was typed on a command line: what it means depends on the field it is for.
+What a `Text` means depends on the field it is for: `yes` is a text in a task and true in a switch.
 """
 
-import ast
 import dataclasses
-import functools
-import json
 import types
 import typing
 from collections.abc import Mapping
@@ -16,17 +13,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from lerobot.core.errors import ConfigError, suggest
-from lerobot.core.registry import is_family
+from lerobot.core.errors import ConfigError, LeRobotError, suggest
+from lerobot.core.registry import Choice, family_noun, is_family
+from lerobot.core.text import FILE_SUFFIXES, NONE_WORDS, Text, read_file, read_plain, read_scalar, read_typed
 
 T = TypeVar("T")
-FILE_SUFFIXES = (".yaml", ".yml", ".json")
-NONE_WORDS = ("null", "none", "~")
-BOOL_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class Text(str):
-    """A value as typed on the command line, not yet read as a number, list or anything else."""
 
 
 def extra(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING) -> Any:
@@ -42,13 +33,13 @@ def stored_as(name: str, default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"stored_as": name})
 
 
-# --------------------------------------------------------------------------------------------------------- encode
+# ----------------------------------------------------------------------------------------------------- encode
 def encode(value: Any) -> Any:
     """The JSON view of a config: `type` first, enums by value, tuples as lists, paths as strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        head = {"type": value.type} if is_member(type(value)) else {}
+        head = {"type": value.type} if isinstance(value, Choice) and is_member(type(value)) else {}
         return head | {
-            field.metadata.get("stored_as", field.name): encode(getattr(value, field.name))
+            stored_name(field): encode(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if not (field.metadata.get("extra") and getattr(value, field.name) == default_of(field))
         }
@@ -61,6 +52,11 @@ def encode(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def stored_name(field: dataclasses.Field) -> str:
+    """What files call a field."""
+    return str(field.metadata.get("stored_as", field.name))
+
+
 def is_member(cls: type) -> bool:
     """Whether the class was registered in a family, that is, whether its file begins with `type`."""
     return any(is_family(base) for base in cls.__mro__)
@@ -71,14 +67,16 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-# --------------------------------------------------------------------------------------------------------- decode
-def decode(cls: type[T], tree: Mapping[str, Any], *, where: str = "", unknown: dict[str, Any] | None = None) -> T:
+# ----------------------------------------------------------------------------------------------------- decode
+def decode(
+    cls: type[T], tree: Mapping[str, Any], *, where: str = "", unknown: dict[str, Any] | None = None
+) -> T:
     """A `cls` from a tree of plain values (or `Text`).
 
     Args:
         where: dotted name of this section, for messages.
-        unknown: when given, keys that no field has are collected here (dotted) instead of being an error; that is how
-            files of newer releases are read.
+        unknown: when given, keys that no field has are collected here (dotted) instead of being an error;
+            that is how files of newer releases are read.
 
     Raises:
         ConfigError: an unknown key, a missing one, or a value of the wrong type.
@@ -87,55 +85,84 @@ def decode(cls: type[T], tree: Mapping[str, Any], *, where: str = "", unknown: d
         cls = member_of(cls, tree, where)
     tree = {key: value for key, value in tree.items() if not (key == "type" and is_member(cls))}
     hints, values = type_hints(cls), {}
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = {field.name: field for field in fields_of(cls) if field.init}
+    names = {stored_name(field): name for name, field in fields.items()} | {name: name for name in fields}
     for key, value in tree.items():
-        dotted = f"{where}.{key}" if where else key
-        if key in fields:
-            values[key] = convert(value, hints[key], dotted, unknown)
+        dotted, name = f"{where}.{key}" if where else key, names.get(key)
+        if name in values:
+            raise ConfigError(f"--{dotted} and another spelling of it were both given; give one of them.")
+        if name is not None:
+            values[name] = convert(value, hints[name], dotted, unknown)
         elif unknown is not None:
             unknown[dotted] = value
         else:
-            raise ConfigError(unknown_key(dotted, key, fields))
+            raise ConfigError(unknown_key(cls, key, where=where, tree=tree))
     absent = [n for n, f in fields.items() if n not in values and default_of(f) is dataclasses.MISSING]
     if absent:
         flags = ", ".join(f"--{where}.{name}" if where else f"--{name}" for name in absent)
         raise ConfigError(f"{flags} must be given.")
     try:
         return cls(**values)
-    except ConfigError:
+    except LeRobotError:
         raise
     except (ValueError, TypeError) as error:  # what a __post_init__ refuses
         raise ConfigError(f"{where or cls.__name__}: {error}") from error
 
 
-def member_of(family: type, tree: Mapping[str, Any], where: str) -> type:
+def member_of(family: Any, tree: Mapping[str, Any], where: str) -> type:
     """The class that `tree["type"]` chooses.
 
     Raises:
         ConfigError: no `type`, or an unknown one.
     """
+    flag = f"--{where}.type" if where else "'type'"
     if "type" not in tree:
-        raise ConfigError(
-            f"--{where}.type must be given (one of {', '.join(family.get_known_choices())})."  # type: ignore[attr-defined]
-        )
+        near = next((f" (not {key!r})" for key in tree if suggest(key, ["type"])), "")
+        raise ConfigError(f"{flag} must be given{near}: one of {', '.join(family.get_known_choices())}.")
     try:
-        return family.get_choice_class(str(tree["type"]))  # type: ignore[attr-defined]
+        return family.get_choice_class(str(tree["type"]))
     except ConfigError as error:
-        raise ConfigError(f"--{where}.type={tree['type']}: {error}") from error
+        raise ConfigError(f"{flag}={tree['type']}: {error}") from error
 
 
-@functools.cache
 def type_hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of a dataclass."""
     return typing.get_type_hints(cls)
 
 
-def unknown_key(dotted: str, key: str, known: typing.Iterable[str]) -> str:
-    """The message for a key that no field has: nearest names first, then all of them."""
-    names = list(known)
-    section = dotted.rpartition(".")[0]
-    title = f"the valid keys of {section}" if section else "the valid ones"
-    return f"--{dotted} is unknown.{suggest(key, names)} Among {title}: {', '.join(sorted(names))}."
+def fields_of(cls: Any) -> tuple[dataclasses.Field, ...]:
+    """Fields of a dataclass, or of one of its instances."""
+    return dataclasses.fields(cls)
+
+
+def section_class(hint: Any) -> type | None:
+    """The dataclass or family that a field of this annotation holds, if it holds one."""
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    sections = (o for o in options if isinstance(o, type) and (dataclasses.is_dataclass(o) or is_family(o)))
+    return next(sections, None)
+
+
+def unknown_key(cls: type, key: str, *, where: str, tree: Mapping[str, Any]) -> str:
+    """The message for a key that no field has: where it belongs or the nearest name first, then all."""
+    known = [field.name for field in fields_of(cls) if field.init]
+    near = suggest(key, known) or _belongs(cls, key, where=where, tree=tree)
+    title = f"The keys of {where}" if where else "The keys here"
+    return (
+        f"--{where}.{key} is unknown.".replace("--.", "--") + f"{near} {title}: {', '.join(sorted(known))}."
+    )
+
+
+def _belongs(cls: type, key: str, *, where: str, tree: Mapping[str, Any]) -> str:
+    """' Did you mean --policy.chunk_size?' when a sub-section has that key."""
+    for name, hint in type_hints(cls).items():
+        section, given = section_class(hint), tree.get(name)
+        if section is None:
+            continue
+        if is_family(section) and isinstance(given, Mapping) and "type" in given:
+            section = member_of(section, given, name)
+        if any(field.name == key for field in fields_of(section)):
+            return f" Did you mean --{where + '.' if where else ''}{name}.{key}?"
+    return ""
 
 
 def convert(value: Any, hint: Any, where: str, unknown: dict[str, Any] | None = None) -> Any:
@@ -144,11 +171,12 @@ def convert(value: Any, hint: Any, where: str, unknown: dict[str, Any] | None = 
     Raises:
         ConfigError: it cannot be; the message names the key, the value and the type.
     """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
+    origin: Any = typing.get_origin(hint)
+    args = typing.get_args(hint)
+    if _is_union(hint):
         return _convert_union(value, args, where, unknown)
     if hint is Any or hint is object:
-        return read_yaml(value) if isinstance(value, Text) else value
+        return read_plain(value)
     if origin is Literal:
         return _convert_literal(value, args, where)
     if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or is_family(hint)):
@@ -160,19 +188,26 @@ def convert(value: Any, hint: Any, where: str, unknown: dict[str, Any] | None = 
     return _convert_scalar(value, hint, where)
 
 
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
 def _convert_union(value: Any, args: tuple, where: str, unknown: dict[str, Any] | None) -> Any:
-    if value is None or (isinstance(value, Text) and value.strip().lower() in NONE_WORDS):
-        if type(None) in args:
-            return None
-    # Numbers before text: `0` for an int-or-path field is a number, `/dev/video0` is not.
-    order = sorted((a for a in args if a is not type(None)), key=lambda a: a in (str, Path))
+    is_none = value is None or (isinstance(value, Text) and value.strip().lower() in NONE_WORDS)
+    if is_none and type(None) in args:
+        return None
+    # The choosiest first: 'no' may be one of the listed words, `0` for an int-or-path field is a number.
+    options = [option for option in args if option is not type(None)]
+    order = sorted(
+        options, key=lambda o: 0 if typing.get_origin(o) is Literal else 2 if o in (str, Path) else 1
+    )
     said = []
     for hint in order:
         try:
             return convert(value, hint, where, unknown)
         except ConfigError as error:
             said.append(error)
-    raise said[0] if len(said) == 1 else wrong_value(where, value, Union[tuple(order)])  # noqa: UP007
+    raise said[0] if len(said) == 1 else wrong_value(where, value, *order)
 
 
 def _convert_literal(value: Any, allowed: tuple, where: str) -> Any:
@@ -187,28 +222,35 @@ def _convert_section(value: Any, hint: type, where: str, unknown: dict[str, Any]
     if isinstance(value, hint):
         return value
     if isinstance(value, Text):
-        value = read_file(Path(value)) if Path(value).suffix in FILE_SUFFIXES else read_yaml(value)
+        value = read_section(value)
     if not isinstance(value, Mapping):
         raise wrong_value(where, value, hint)
     return decode(hint, value, where=where, unknown=unknown)
 
 
+def read_section(text: Text) -> Any:
+    """What a whole section given as one value says: a mapping, or a file that holds one."""
+    return read_file(Path(text)) if Path(text).suffix in FILE_SUFFIXES else read_typed(text)
+
+
 def _convert_dict(value: Any, args: tuple, where: str, unknown: dict[str, Any] | None) -> dict:
     key_type, item_type = args
     if isinstance(value, Text):
-        value = read_yaml(value)
+        value = read_typed(value)
     if not isinstance(value, Mapping):
         raise wrong_value(where, value, dict)
     if not _holds_mappings(item_type):
         value = _join_dotted(value)
     return {
-        convert(Text(str(k)), key_type, where): convert(v, item_type, f"{where}.{k}", unknown)
+        k if key_type is Any else convert(Text(k), key_type, where): convert(
+            v, item_type, f"{where}.{k}", unknown
+        )
         for k, v in value.items()
     }
 
 
 def _holds_mappings(hint: Any) -> bool:
-    hints = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    hints = typing.get_args(hint) if _is_union(hint) else (hint,)
     return any(
         h is Any or typing.get_origin(h) is dict or h is dict or dataclasses.is_dataclass(h) or is_family(h)
         for h in hints
@@ -216,7 +258,7 @@ def _holds_mappings(hint: Any) -> bool:
 
 
 def _join_dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Undo the nesting that dots in a flag made where keys hold dots themselves (`observation.images.top`)."""
+    """Undo the nesting that a flag's dots made where keys themselves hold dots (`observation.images.top`)."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -228,7 +270,7 @@ def _join_dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _convert_sequence(value: Any, kind: type, args: tuple, where: str, unknown: dict[str, Any] | None) -> Any:
     if isinstance(value, Text):
-        value = read_yaml(value)
+        value = read_typed(value)
     if not isinstance(value, (list, tuple)):
         raise wrong_value(where, value, kind)
     if kind is tuple and args and args[-1] is not Ellipsis:
@@ -237,7 +279,9 @@ def _convert_sequence(value: Any, kind: type, args: tuple, where: str, unknown: 
         hints: list[Any] = list(args)
     else:
         hints = [args[0] if args else Any] * len(value)
-    items = [convert(v, h, f"{where}[{i}]", unknown) for i, (v, h) in enumerate(zip(value, hints, strict=True))]
+    items = [
+        convert(v, h, f"{where}[{i}]", unknown) for i, (v, h) in enumerate(zip(value, hints, strict=True))
+    ]
     return kind(items)
 
 
@@ -252,7 +296,9 @@ def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
         names = {member.value: member for member in hint}
         if str(value) in names or str(value).upper() in names:
             return names.get(str(value)) or names[str(value).upper()]
-        raise ConfigError(f"--{where}={value}: expected one of {', '.join(names)}.{suggest(str(value), names)}")
+        raise ConfigError(
+            f"--{where}={value}: expected one of {', '.join(names)}.{suggest(str(value), names)}"
+        )
     else:
         plain = read_scalar(value) if isinstance(value, Text) else value
         if hint is bool and isinstance(plain, bool):
@@ -264,79 +310,30 @@ def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
     raise wrong_value(where, value, hint)
 
 
-def wrong_value(where: str, value: Any, hint: Any) -> ConfigError:
-    """The error for a value of the wrong type."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
-    words |= {dict: "a mapping such as {key: value}", list: "a list such as [1, 2]", tuple: "a list such as [1, 2]"}
-    said = words.get(hint) or (hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", ""))
-    return ConfigError(f"--{where}={value}: expected {said}, got {str(value)!r}.")
+def wrong_value(where: str, value: Any, *hints: Any) -> ConfigError:
+    """The error for a value that is none of these types."""
+    return ConfigError(f"--{where}={value}: expected {' or '.join(map(_said, hints))}, got {str(value)!r}.")
 
 
-def read_scalar(text: str) -> Any:
-    """A typed word as None, bool, int, float (1e-5 too) or text."""
-    word = text.strip()
-    if word.lower() in NONE_WORDS:
-        return None
-    if word.lower() in BOOL_WORDS:
-        return BOOL_WORDS[word.lower()]
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return str(text)
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+    dict: "a mapping such as {key: value}",
+    list: "a list such as [1, 2]",
+    tuple: "a list such as [1, 2]",
+}
 
 
-def read_yaml(text: str) -> Any:
-    """A typed value as YAML or as a Python literal; a scalar follows `read_scalar`, so 1e-5 is a number."""
-    import yaml  # 15 ms that `--help` does not need
-
-    word = text.strip()
-    if not word or word[0] not in "[{(":
-        return read_scalar(text)
-    try:
-        return ast.literal_eval(word)  # str() of a Python dict, list or tuple
-    except (ValueError, SyntaxError):
-        pass  # not Python: YAML's flow style then
-    try:
-        return _mend_numbers(yaml.safe_load(word))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} cannot be read as YAML: {' '.join(str(error).split())}") from error
-
-
-def _mend_numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as text and None as text; people mean a number and nothing."""
-    if isinstance(value, dict):
-        return {key: _mend_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mend_numbers(item) for item in value]
-    if isinstance(value, str) and (value == "None" or value[:1] in "+-.0123456789"):
-        return read_scalar(value)
-    return value
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The tree in a JSON or YAML file.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            tree = json.loads(text)
-        else:
-            import yaml
-
-            tree = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        raise
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(tree).__name__}.")
-    return tree
+def _said(hint: Any) -> str:
+    """A type in words."""
+    kind: Any = typing.get_origin(hint) or hint
+    if kind is Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
+    if is_family(kind):
+        return f"a section such as {{type: NAME}} with the fields of that {family_noun(kind)}"
+    if dataclasses.is_dataclass(kind):
+        return "a section such as {key: value}, or a .yaml or .json file"
+    return WORDS.get(kind) or str(getattr(kind, "__name__", kind))

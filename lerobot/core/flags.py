@@ -1,11 +1,12 @@
 """Command line and config files -> one tree -> one dataclass.
 
-    defaults  <-  --config_path file (JSON or YAML)  <-  flags            each overrides what stands left of it
+    defaults  <-  --config_path file (JSON or YAML)  <-  flags         each overrides what stands left of it
 
-A flag is `--a.b.c=value` or `--a.b.c value`; dashes and underscores are the same in names; a flag without a value is
-`true`. Other spellings of a name are resolved by `core.aliases` in each source, before anything is checked.
+A flag is `--a.b.c=value` or `--a.b.c value`; dashes and underscores are the same in names; a flag without a
+value is `true`. Other spellings are resolved by `core.aliases` in each source, before anything is checked.
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,19 @@ from typing import Any, TypeVar
 
 from lerobot.core import log
 from lerobot.core.aliases import Alias, apply_aliases
-from lerobot.core.config import Text, decode, is_member, read_file, read_yaml
-from lerobot.core.errors import ConfigError
+from lerobot.core.config import decode, default_of, encode, is_member, read_section, section_class, type_hints
+from lerobot.core.errors import ConfigError, suggest
+from lerobot.core.text import FILE_SUFFIXES, Text, read_file
 
 T = TypeVar("T")
 Tree = dict[str, Any]
 CONFIG_FLAGS = ("config_path", "config")
+TRAIN_CONFIG = "train_config.json"
+IN_A_RUN = (
+    TRAIN_CONFIG,
+    f"pretrained_model/{TRAIN_CONFIG}",
+    f"checkpoints/last/pretrained_model/{TRAIN_CONFIG}",
+)
 
 
 def parse(
@@ -35,8 +43,8 @@ def parse(
         args: the words after the program's name; `sys.argv` when None.
         program: name of the command, for `--help`.
         aliases: other spellings this command accepts.
-        complete: (file's tree, flags' tree) -> one tree; where values follow from others (a checkpoint's own config).
-            Without it flags simply override the file.
+        complete: (file's tree, flags' tree) -> one tree; where values follow from others (a checkpoint's own
+            config). Without it flags simply override the file.
 
     Raises:
         ConfigError: an unknown flag, a wrong value, an unreadable file.
@@ -44,7 +52,7 @@ def parse(
     """
     args = list(sys.argv[1:] if args is None else args)
     words = [word for word in args if word not in ("-h", "--help")]
-    tree, asks_help = read_flags(words), len(words) < len(args)
+    tree, asks_help = open_sections(cls, read_flags(words)), len(words) < len(args)
     if asks_help:
         from lerobot.core.help import describe
 
@@ -54,7 +62,9 @@ def parse(
     return decode(cls, tree_of(tree, aliases=aliases, complete=complete))
 
 
-def tree_of(flags: Tree, *, aliases: Sequence[Alias], complete: Callable[[Tree, Tree], Tree] | None = None) -> Tree:
+def tree_of(
+    flags: Tree, *, aliases: Sequence[Alias], complete: Callable[[Tree, Tree], Tree] | None = None
+) -> Tree:
     """The merged tree of a config file (if one is named) and the flags, aliases resolved, completed."""
     flags = apply_aliases(flags, aliases)
     named = [flags.pop(name) for name in CONFIG_FLAGS if name in flags]
@@ -74,7 +84,7 @@ def read_flags(words: Sequence[str]) -> Tree:
     Raises:
         ConfigError: a word that is no flag.
     """
-    tree: Tree = {}
+    flags: list[tuple[list[str], Text]] = []
     position = 0
     while position < len(words):
         word = words[position]
@@ -87,7 +97,11 @@ def read_flags(words: Sequence[str]) -> Tree:
             value = words[position] if has_value else "true"
             position += has_value
         name = name if name == "-p" else name.lstrip("-").replace("-", "_")
-        put(tree, name.split("."), Text(value))
+        flags.append((name.split("."), Text(value)))
+    tree: Tree = {}
+    # Whole sections before their fields, so that `--env.task=x --env=env.yaml` says the same in either order.
+    for path, text in sorted(flags, key=lambda flag: len(flag[0])):
+        put(tree, path, text)
     return tree
 
 
@@ -97,16 +111,34 @@ def _is_flag(word: str) -> bool:
 
 
 def put(tree: Tree, path: Sequence[str], value: Any) -> None:
-    """Set a value in a tree of nested dicts; a whole section that was given as text becomes a dict first."""
-    for name in path[:-1]:
-        below = tree.get(name)
-        if isinstance(below, Text):
-            below = read_yaml(below)
-        if not isinstance(below, dict):
-            below = {}
-        tree[name] = below
-        tree = below
+    """Set a value in a tree of nested dicts; a whole section that was given as text is opened first.
+
+    Raises:
+        ConfigError: a part of the path was given as a single value.
+    """
+    for depth, name in enumerate(path[:-1], start=1):
+        below = tree.get(name, {})
+        opened = read_section(below) if isinstance(below, Text) else below
+        if not isinstance(opened, dict):
+            raise ConfigError(
+                f"--{'.'.join(path[:depth])}={below} and --{'.'.join(path)}={value} cannot both be given."
+            )
+        tree[name] = tree = opened
     tree[path[-1]] = value
+
+
+def open_sections(cls: type, tree: Tree) -> Tree:
+    """The tree with sections that were given whole (`--env "{type: pusht}"`, `--env env.yaml`) as dicts."""
+    opened = dict(tree)
+    for name, hint in type_hints(cls).items():
+        value = tree.get(name)
+        if isinstance(value, Text) and section_class(hint) and _holds_section(value):
+            opened[name] = read_section(value)
+    return opened
+
+
+def _holds_section(value: Text) -> bool:
+    return value.strip().startswith("{") or Path(value).suffix in FILE_SUFFIXES
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -115,7 +147,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Text) and isinstance(below, dict) and value.strip().startswith("{"):
-            value = read_yaml(value)
+            value = read_section(value)
         if isinstance(below, dict) and isinstance(value, dict):
             changes_type = "type" in value and "type" in below and str(value["type"]) != str(below["type"])
             merged[key] = dict(value) if changes_type else merge(below, value)
@@ -132,25 +164,28 @@ def find_config_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    inside = ("train_config.json", "pretrained_model/train_config.json")
-    inside += ("checkpoints/last/pretrained_model/train_config.json",)
-    for name in inside:
+    for name in IN_A_RUN:
         if (path / name).is_file():
             return path / name
-    raise ConfigError(f"--config_path={path}: there is no such file" + (f" nor {inside[0]} in it." if path.is_dir() else "."))
+    if path.is_dir():
+        raise ConfigError(f"--config_path={path}: there is no {' nor '.join(IN_A_RUN)} in this folder.")
+    if path.parent.is_dir():
+        there = [str(neighbour) for neighbour in path.parent.iterdir()]
+        near = suggest(str(path), there)
+    else:
+        near = f" Nor is there a folder {path.parent}."
+    raise ConfigError(f"--config_path={path}: there is no such file.{near}")
 
 
 def flags_of(config: Any, prefix: str = "") -> list[str]:
-    """Flags that spell a config's tree; `parse` reads them back to an equal config."""
-    import dataclasses
-
+    """Flags that spell a config; `parse` reads them back to an equal one."""
     words = [f"--{prefix}type={config.type}"] if is_member(type(config)) else []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "__dict__"):
+        if section_class(type_hints(type(config))[field.name]) and value is not None:
             words += flags_of(value, f"{prefix}{field.name}.")
         elif value is not None:
-            words.append(f"--{prefix}{field.name}={value}")
+            words.append(f"--{prefix}{field.name}={encode(value)}")
+        elif default_of(field) not in (None, dataclasses.MISSING):
+            words.append(f"--{prefix}{field.name}=null")
     return words
-
-

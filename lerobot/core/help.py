@@ -4,12 +4,10 @@ import dataclasses
 import inspect
 import io
 import tokenize
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any
 
-from lerobot.core.config import default_of, encode, type_hints
+from lerobot.core.config import default_of, encode, section_class, type_hints
 from lerobot.core.errors import ConfigError
 from lerobot.core.registry import family_noun, is_family
 
@@ -21,7 +19,9 @@ def describe(cls: type, tree: Mapping[str, Any], *, program: str) -> str:
     lines = [f"usage: {program} [--name=value ...] [--config_path=FILE]", ""]
     about = inspect.getdoc(cls)
     lines += [about.split("\n\n")[0], ""] if about else []
-    lines.append("  --config_path=FILE".ljust(WIDTH) + "  JSON or YAML file; flags override it (--config is the same)")
+    lines.append(
+        "  --config_path=FILE".ljust(WIDTH) + "  JSON or YAML file; flags override it (--config is the same)"
+    )
     return "\n".join(lines + _rows(cls, tree, ""))
 
 
@@ -31,14 +31,16 @@ def _rows(cls: type, tree: Mapping[str, Any], prefix: str) -> list[str]:
     plain, nested = [], []
     for field in dataclasses.fields(cls):
         name, comment = f"{prefix}{field.name}", comments.get(field.name, "")
-        section = _section_class(hints[field.name])
+        section = section_class(hints[field.name])
         if section is None:
             plain.append(_row(f"--{name}{_shown(field)}", comment))
             continue
         chosen = tree.get(field.name, {})
         chosen = chosen if isinstance(chosen, Mapping) else {}
         nested += ["", f"{name}: {comment}" if comment else f"{name}:"]
-        nested += _family_rows(section, chosen, name) if is_family(section) else _rows(section, chosen, f"{name}.")
+        nested += (
+            _family_rows(section, chosen, name) if is_family(section) else _rows(section, chosen, f"{name}.")
+        )
     return plain + nested
 
 
@@ -48,7 +50,10 @@ def _family_rows(family: Any, chosen: Mapping[str, Any], name: str) -> list[str]
     if family_noun(family) == "policy":
         rows.append(_row(f"--{name}.path=...", "checkpoint folder, run folder or Hub id to start from"))
     if "type" not in chosen:
-        return [*rows, f"  give --{name}.type=NAME with --help to list that {family_noun(family)}'s own flags"]
+        return [
+            *rows,
+            f"  give --{name}.type=NAME with --help to list that {family_noun(family)}'s own flags",
+        ]
     try:
         member = family.get_choice_class(str(chosen["type"]))
     except ConfigError as error:
@@ -72,15 +77,6 @@ def _shown(field: dataclasses.Field) -> str:
     return f"={words[plain] if isinstance(plain, (bool, type(None))) else plain}"
 
 
-def _section_class(hint: Any) -> type | None:
-    """The dataclass or family a field holds, if it holds one."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
-        if isinstance(option, type) and (dataclasses.is_dataclass(option) or is_family(option)):
-            return option
-    return None
-
-
 def field_comments(cls: type) -> dict[str, str]:
     """Field name -> the comment on its line (or on the lines right above it), base classes included."""
     found: dict[str, str] = {}
@@ -95,14 +91,19 @@ def _comments_of(cls: type) -> dict[str, str]:
         source = inspect.getsource(cls)
     except OSError:  # a class typed into a console has no source
         return {}
-    names, found, above = set(cls.__dict__.get("__annotations__", {})), {}, ""
+    names, found, above = set(inspect.get_annotations(cls)), {}, ""
     by_line: dict[int, str] = {}
     starts: dict[int, str] = {}
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     for before, token in zip([None, *tokens], tokens, strict=False):
         if token.type == tokenize.COMMENT:
             by_line[token.start[0]] = token.string.lstrip("# ").strip()
-        first = before is None or before.type in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+        first = before is None or before.type in (
+            tokenize.NEWLINE,
+            tokenize.NL,
+            tokenize.INDENT,
+            tokenize.DEDENT,
+        )
         if first and token.type == tokenize.NAME and token.string in names and token.start[1] <= 4:
             starts.setdefault(token.start[0], token.string)
     lines = source.splitlines()

@@ -73,7 +73,7 @@ def explain(error: Exception) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Repo:
-    """A repository on the Hub, of models or of datasets; each method raises HubError when the Hub does not do it."""
+    """A repository on the Hub, of models or of datasets; methods raise HubError when the Hub refuses."""
 
     repo_id: str
     repo_type: str = "model"
@@ -153,8 +153,8 @@ class Repo:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        # Its network errors come from requests, httpx or httpx2, depending on its version; all are bases of this.
-        network_error = HfHubHTTPError.__bases__[0]
+        # Network errors come from requests, httpx or httpx2, depending on its version; this one's first base.
+        network_error: type[Exception] = HfHubHTTPError.__bases__[0]
         api = HfApi(endpoint=endpoint(), token=self.token)
         try:
             return getattr(api, method)(repo_id=self.repo_id, repo_type=self.repo_type, **arguments)

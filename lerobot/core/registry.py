@@ -5,7 +5,7 @@
     class PushTEnvConfig(EnvConfig): ...
     EnvConfig.get_choice_class("pusht")                        imports that one module and nothing else
 
-Installed distributions named `lerobot_policy_*`, `lerobot_robot_*`, ... (dashes work too) are found the same way.
+Installed distributions named `lerobot_policy_*`, `lerobot_robot_*` and so on (dashes too) are found as well.
 """
 
 import importlib
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class Choice:
     """Base of a config family; `package` names the folder (or the one module) that holds its members.
 
-    `config_module` is the module inside a member's sub-package that registers it ("config" for policies), `plugins`
-    the beginning of the names of third-party distributions that add members.
+    `config_module` is the module inside a member's sub-package that registers it ("config" for policies),
+    `plugins` the beginning of the names of third-party distributions that add members.
     """
 
     _package: ClassVar[str] = ""
@@ -57,7 +57,9 @@ class Choice:
             if taken is not None and f"{taken.__module__}.{taken.__qualname__}" != (
                 f"{member.__module__}.{member.__qualname__}"
             ):
-                raise ConfigError(f"{name!r} is registered twice: by {taken.__module__} and by {member.__module__}.")
+                raise ConfigError(
+                    f"{name!r} is registered twice: by {taken.__module__} and by {member.__module__}."
+                )
             cls._members[name] = member
             return member
 
@@ -88,7 +90,8 @@ class Choice:
         if name not in cls._members:
             known = cls.get_known_choices()
             raise ConfigError(
-                f"There is no {family_noun(cls)} called {name!r}. Known: {', '.join(known)}.{suggest(name, known)}"
+                f"There is no {family_noun(cls)} called {name!r}. "
+                f"Known: {', '.join(known)}.{suggest(name, known)}"
             )
         return cls._members[name]
 
@@ -115,11 +118,13 @@ def family_noun(cls: type[Choice]) -> str:
 
 def is_family(annotation: Any) -> bool:
     """Whether the class is the root of a config family (its members carry a `type`)."""
-    return isinstance(annotation, type) and issubclass(annotation, Choice) and "_members" in annotation.__dict__
+    return (
+        isinstance(annotation, type) and issubclass(annotation, Choice) and "_members" in annotation.__dict__
+    )
 
 
 def _folder_members(cls: type[Choice]) -> dict[str, str]:
-    """Member name -> module to import, from the folder listing; empty for families that live in one module."""
+    """Member name -> module to import, from the folder listing; empty for a family in a single module."""
     spec = importlib.util.find_spec(cls._package) if cls._package else None
     if spec is None or not spec.submodule_search_locations:
         return {}
