@@ -198,9 +198,7 @@ def _convert_union(value: Any, args: tuple, where: str, unknown: dict[str, Any] 
         return None
     # The choosiest first: 'no' may be one of the listed words, `0` for an int-or-path field is a number.
     options = [option for option in args if option is not type(None)]
-    order = sorted(
-        options, key=lambda o: 0 if typing.get_origin(o) is Literal else 2 if o in (str, Path) else 1
-    )
+    order = sorted(options, key=_looseness)
     said = []
     for hint in order:
         try:
@@ -208,6 +206,13 @@ def _convert_union(value: Any, args: tuple, where: str, unknown: dict[str, Any] 
         except ConfigError as error:
             said.append(error)
     raise said[0] if len(said) == 1 else wrong_value(where, value, *order)
+
+
+def _looseness(option: Any) -> int:
+    if option in (str, Path):
+        return 2
+    origin: Any = typing.get_origin(option)
+    return 0 if origin is Literal else 1
 
 
 def _convert_literal(value: Any, allowed: tuple, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""What people see when something fails: one class per kind of mistake, each message says what to type next."""
+"""What people see when something fails: one class per kind of mistake; the message says what to type next."""
 
 import difflib
 from collections.abc import Iterable
@@ -46,6 +46,10 @@ class MissingExtraError(UserError, ImportError):
 
 class DeviceError(UserError):
     """The compute device that was asked for is not there."""
+
+
+class TrainingError(LeRobotError):
+    """A run cannot go on: its loss is no longer a number, or its state cannot be saved."""
 
 
 class EnvironmentSetupError(LeRobotError):
