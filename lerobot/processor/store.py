@@ -86,8 +86,8 @@ def read(
     """Name and steps of a stored pipeline.
 
     A step that was stored by class instead of by registered name makes the file decide which Python code is
-    imported and called. Files come from the internet, so that is refused unless the class is one of this room,
-    or it lives in an installed package and the caller lists its dotted name in `trusted_classes`.
+    imported and called. Files come from the internet, so that is refused unless the class is of this room, or
+    it lives in an installed package and the caller lists its dotted name in `trusted_classes`.
     """
     folder = _find_folder(source, filename, revision)
     tree = _read_json(folder / filename)
@@ -120,13 +120,14 @@ def _find_folder(source: str | Path, filename: str, revision: str | None) -> Pat
     others = sorted(path.name for path in folder.glob("*.json"))
     pipelines = [name for name in others if _is_pipeline(folder / name)]
     if pipelines:
-        raise CheckpointError(f"{folder} holds no {filename}.{suggest(filename, pipelines)} It holds "
-                              f"{', '.join(pipelines)}.")  # fmt: skip
+        raise CheckpointError(
+            f"{folder} holds no {filename}.{suggest(filename, pipelines)} It holds {', '.join(pipelines)}."
+        )
     if keys.CONFIG_FILE in others:
         raise OldCheckpointError(
             f"{folder} holds {', '.join(others)} but no pipeline: it was written before LeRobot 0.4, when "
-            "the statistics were stored inside model.safetensors. Type: "
-            f"python -m lerobot.processor.migrate_policy_normalization --pretrained-path {source}"
+            "the statistics were stored inside model.safetensors. "
+            f"Type: make_pre_post_processors(policy.config, pretrained_path={str(source)!r})"
         )
     raise CheckpointError(
         f"{folder} holds no {filename}; give the folder of a checkpoint (…/pretrained_model)."

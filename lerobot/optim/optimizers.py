@@ -1,0 +1,224 @@
+"""Optimizers by name: configs that know their fields and build torch optimizers.
+
+Adam: Kingma and Ba, 2015, arXiv:1412.6980. AdamW: Loshchilov and Hutter, 2019, arXiv:1711.05101.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lerobot.core.errors import ConfigError, suggest
+from lerobot.core.registry import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig(Choice, package="lerobot.optim.optimizers"):
+    """Base of all optimizers: what each one has."""
+
+    lr: float = 1e-3  # learning rate
+    weight_decay: float = 0.0  # weight decay
+    grad_clip_norm: float = 10.0  # gradients longer than this (global norm) are shortened to it; 0 is off
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: one is negative or not a number.
+        """
+        check_numbers(
+            {"lr": self.lr, "weight_decay": self.weight_decay, "grad_clip_norm": self.grad_clip_norm}
+        )
+
+    def build(self, params: Any) -> "Optimizer | dict[str, Optimizer]":
+        """The torch optimizer of these parameters: a list of them, of groups, or a dict of named ones."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class _AdamFields(OptimizerConfig):
+    """What the two Adams share."""
+
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of the running mean of gradients, and of their squares
+    eps: float = 1e-8  # added to the root of the second, against division by zero
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_numbers({"eps": self.eps})
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas={list(self.betas)}: both must be at least 0 and below 1.")
+
+
+@OptimizerConfig.register_subclass("adam")
+@dataclass(kw_only=True)
+class AdamConfig(_AdamFields):
+    """Adam; weight decay is added to the gradient."""
+
+    def build(self, params: Any) -> "Optimizer":
+        """The torch optimizer."""
+        import torch
+
+        return torch.optim.Adam(
+            as_list(params), lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@OptimizerConfig.register_subclass("adamw")
+@dataclass(kw_only=True)
+class AdamWConfig(_AdamFields):
+    """Adam with weight decay apart from the gradient."""
+
+    weight_decay: float = 0.01  # weight decay
+
+    def build(self, params: Any) -> "Optimizer":
+        """The torch optimizer."""
+        import torch
+
+        return torch.optim.AdamW(
+            as_list(params), lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@OptimizerConfig.register_subclass("sgd")
+@dataclass(kw_only=True)
+class SGDConfig(OptimizerConfig):
+    """Stochastic gradient descent."""
+
+    momentum: float = 0.0  # share of the last step that is kept
+    dampening: float = 0.0  # share of the gradient that momentum leaves out
+    nesterov: bool = False  # look ahead along the momentum
+
+    def build(self, params: Any) -> "Optimizer":
+        """The torch optimizer."""
+        import torch
+
+        return torch.optim.SGD(
+            as_list(params),
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+
+@OptimizerConfig.register_subclass("xvla-adamw")
+@dataclass(kw_only=True)
+class XVLAAdamWConfig(_AdamFields):
+    """AdamW in three groups by parameter name: the vision-language model at a tenth, soft prompts, the rest."""
+
+    lr: float = 1e-4  # learning rate
+    betas: tuple[float, float] = (0.9, 0.99)  # decay of the running mean of gradients, and of their squares
+    soft_prompt_lr_scale: float = 1.0  # learning rate of soft prompts, as a multiple of lr
+    soft_prompt_warmup_lr_scale: float | None = None  # replaces soft_prompt_lr_scale while warming up
+
+    VLM_SCALE = 0.1  # of lr and weight decay
+
+    def build(self, params: Any) -> "Optimizer":
+        """The torch optimizer of a dict of named parameters, in the groups vlm, soft_prompts and other.
+
+        Raises:
+            ConfigError: the parameters have no names.
+        """
+        import torch
+
+        if not isinstance(params, Mapping):
+            raise ConfigError(
+                "xvla-adamw groups parameters by name: give dict(policy.named_parameters()), not a "
+                f"{type(params).__name__}."
+            )
+        is_warming_up = self.soft_prompt_warmup_lr_scale is not None
+        scale = self.soft_prompt_warmup_lr_scale if is_warming_up else self.soft_prompt_lr_scale
+        groups: dict[str, dict[str, Any]] = {
+            "vlm": {"lr": self.lr * self.VLM_SCALE, "weight_decay": self.weight_decay * self.VLM_SCALE},
+            "soft_prompts": {"lr": self.lr * scale, "weight_decay": self.weight_decay},
+            "other": {"lr": self.lr, "weight_decay": self.weight_decay},
+        }
+        members: dict[str, list[Tensor]] = {name: [] for name in groups}
+        for name, param in params.items():
+            members[self.group_of(name)].append(param)
+        chosen = [
+            {"params": members[name], **settings, "name": name}
+            for name, settings in groups.items()
+            if members[name]
+        ]
+        return torch.optim.AdamW(
+            chosen, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+    @staticmethod
+    def group_of(name: str) -> str:
+        """The group a parameter belongs to."""
+        lowered = name.lower()
+        if "vlm" in lowered:
+            return "vlm"
+        return "soft_prompts" if "soft_prompt" in lowered else "other"
+
+
+GROUP_DEFAULTS = {"betas": (0.9, 0.999), "eps": 1e-5}
+
+
+@OptimizerConfig.register_subclass("multi_adam")
+@dataclass(kw_only=True)
+class MultiAdamConfig(OptimizerConfig):
+    """Several independent Adams, such as one for the actor and one for the critic."""
+
+    optimizer_groups: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # name -> lr, betas, eps, weight_decay
+
+    def __post_init__(self) -> None:
+        """Check the numbers and the names of each group's settings."""
+        super().__post_init__()
+        known = ("lr", "betas", "eps", "weight_decay")
+        for group, settings in self.optimizer_groups.items():
+            for name in settings:
+                if name not in known:
+                    raise ConfigError(
+                        f"optimizer_groups.{group}.{name} is unknown.{suggest(name, known)} "
+                        f"Known: {', '.join(known)}."
+                    )
+
+    def build(self, params: Any) -> "dict[str, Optimizer]":
+        """One optimizer per entry of a dict name -> parameters.
+
+        Raises:
+            ConfigError: the parameters are no dict, or a group was configured under a name that is not among them.
+        """
+        import torch
+
+        if not isinstance(params, Mapping):
+            raise ConfigError(
+                "multi_adam builds one optimizer per group: give a dict such as {'actor': [...], 'critic': [...]}, "
+                f"not a {type(params).__name__}."
+            )
+        stray = [name for name in self.optimizer_groups if name not in params]
+        if stray and any(name not in self.optimizer_groups for name in params):
+            raise ConfigError(
+                f"optimizer_groups names {', '.join(stray)}, but the parameters are those of {', '.join(params)}."
+                f"{suggest(stray[0], params)}"
+            )
+        shared = {"lr": self.lr, "weight_decay": self.weight_decay, **GROUP_DEFAULTS}
+        built: dict[str, Optimizer] = {}
+        for name, members in params.items():
+            settings = {**shared, **self.optimizer_groups.get(name, {})}
+            settings["betas"] = tuple(settings["betas"])
+            built[name] = torch.optim.Adam(as_list(members), **settings)
+        return built
+
+
+def as_list(params: Any) -> list:
+    """Parameters, groups or named parameters as the list that torch reads."""
+    return list(params.values()) if isinstance(params, Mapping) else list(params)
+
+
+def check_numbers(numbers: Mapping[str, float]) -> None:
+    """Raise ConfigError for a number that is negative, infinite or not a number."""
+    for name, value in numbers.items():
+        if not math.isfinite(value) or value < 0:
+            raise ConfigError(f"{name}={value}: expected a number of at least 0.")
