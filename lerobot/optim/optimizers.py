@@ -30,9 +30,8 @@ class OptimizerConfig(Choice, package="lerobot.optim.optimizers"):
         Raises:
             ConfigError: one is negative or not a number.
         """
-        check_numbers(
-            {"lr": self.lr, "weight_decay": self.weight_decay, "grad_clip_norm": self.grad_clip_norm}
-        )
+        for name in ("lr", "weight_decay", "grad_clip_norm"):
+            check_number(name, getattr(self, name))
 
     def build(self, params: Any) -> "Optimizer | dict[str, Optimizer]":
         """The torch optimizer of these parameters: a list of them, of groups, or a dict of named ones."""
@@ -49,7 +48,7 @@ class _AdamFields(OptimizerConfig):
     def __post_init__(self) -> None:
         """Check the numbers."""
         super().__post_init__()
-        check_numbers({"eps": self.eps})
+        check_number("eps", self.eps)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas={list(self.betas)}: both must be at least 0 and below 1.")
 
@@ -110,7 +109,7 @@ class SGDConfig(OptimizerConfig):
 @OptimizerConfig.register_subclass("xvla-adamw")
 @dataclass(kw_only=True)
 class XVLAAdamWConfig(_AdamFields):
-    """AdamW in three groups by parameter name: the vision-language model at a tenth, soft prompts, the rest."""
+    """AdamW in three groups by parameter name: vision-language model at a tenth, soft prompts, the rest."""
 
     lr: float = 1e-4  # learning rate
     betas: tuple[float, float] = (0.9, 0.99)  # decay of the running mean of gradients, and of their squares
@@ -132,8 +131,8 @@ class XVLAAdamWConfig(_AdamFields):
                 "xvla-adamw groups parameters by name: give dict(policy.named_parameters()), not a "
                 f"{type(params).__name__}."
             )
-        is_warming_up = self.soft_prompt_warmup_lr_scale is not None
-        scale = self.soft_prompt_warmup_lr_scale if is_warming_up else self.soft_prompt_lr_scale
+        warmup_scale = self.soft_prompt_warmup_lr_scale
+        scale = self.soft_prompt_lr_scale if warmup_scale is None else warmup_scale
         groups: dict[str, dict[str, Any]] = {
             "vlm": {"lr": self.lr * self.VLM_SCALE, "weight_decay": self.weight_decay * self.VLM_SCALE},
             "soft_prompts": {"lr": self.lr * scale, "weight_decay": self.weight_decay},
@@ -188,19 +187,19 @@ class MultiAdamConfig(OptimizerConfig):
         """One optimizer per entry of a dict name -> parameters.
 
         Raises:
-            ConfigError: the parameters are no dict, or a group was configured under a name that is not among them.
+            ConfigError: the parameters are no dict, or optimizer_groups names one that is not in it.
         """
         import torch
 
         if not isinstance(params, Mapping):
             raise ConfigError(
-                "multi_adam builds one optimizer per group: give a dict such as {'actor': [...], 'critic': [...]}, "
+                "multi_adam builds one optimizer per group: give a dict {'actor': [...], 'critic': [...]}, "
                 f"not a {type(params).__name__}."
             )
         stray = [name for name in self.optimizer_groups if name not in params]
         if stray and any(name not in self.optimizer_groups for name in params):
             raise ConfigError(
-                f"optimizer_groups names {', '.join(stray)}, but the parameters are those of {', '.join(params)}."
+                f"optimizer_groups names {', '.join(stray)}; the parameters are those of {', '.join(params)}."
                 f"{suggest(stray[0], params)}"
             )
         shared = {"lr": self.lr, "weight_decay": self.weight_decay, **GROUP_DEFAULTS}
@@ -217,8 +216,7 @@ def as_list(params: Any) -> list:
     return list(params.values()) if isinstance(params, Mapping) else list(params)
 
 
-def check_numbers(numbers: Mapping[str, float]) -> None:
+def check_number(name: str, value: float) -> None:
     """Raise ConfigError for a number that is negative, infinite or not a number."""
-    for name, value in numbers.items():
-        if not math.isfinite(value) or value < 0:
-            raise ConfigError(f"{name}={value}: expected a number of at least 0.")
+    if not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{name}={value}: expected a number of at least 0.")

@@ -28,7 +28,7 @@ POLYNOMIAL_END = 1e-7  # learning rate at the end of the polynomial schedule
 class LRSchedulerConfig(Choice, package="lerobot.optim.schedulers"):
     """Base of all schedules."""
 
-    num_warmup_steps: int | None = None  # steps over which the learning rate rises from 0
+    num_warmup_steps: int | None  # steps over which the learning rate rises from 0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -56,6 +56,7 @@ class LRSchedulerConfig(Choice, package="lerobot.optim.schedulers"):
 class DiffuserSchedulerConfig(LRSchedulerConfig):
     """The schedules of the diffusers library, by their names there."""
 
+    num_warmup_steps: int | None = None  # steps over which the learning rate rises from 0
     name: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
     ] = "cosine"  # shape after the warm-up
@@ -102,7 +103,7 @@ class DiffuserSchedulerConfig(LRSchedulerConfig):
 class VQBeTSchedulerConfig(LRSchedulerConfig):
     """Constant while the VQ-VAE is trained, then warm-up and cosine for the rest."""
 
-    num_warmup_steps: int  # type: ignore[assignment]  # steps over which the learning rate rises from 0
+    num_warmup_steps: int  # steps over which the learning rate rises from 0
     num_vqvae_training_steps: int  # steps of the first phase
     num_cycles: float = 0.5  # waves of the cosine; half a wave ends at 0
 
@@ -127,7 +128,7 @@ class VQBeTSchedulerConfig(LRSchedulerConfig):
 class ConstantWithWarmupSchedulerConfig(LRSchedulerConfig):
     """Warm-up, then constant."""
 
-    num_warmup_steps: int = 1000  # type: ignore[assignment]  # steps over which the learning rate rises from 0
+    num_warmup_steps: int = 1000  # steps over which the learning rate rises from 0
 
     def factor(self, num_training_steps: int) -> Factor:
         """step -> factor."""
@@ -139,7 +140,7 @@ class ConstantWithWarmupSchedulerConfig(LRSchedulerConfig):
 class CosineAnnealingWithWarmupSchedulerConfig(LRSchedulerConfig):
     """Warm-up, then half a cosine wave down to 0 at the last step."""
 
-    num_warmup_steps: int  # type: ignore[assignment]  # steps over which the learning rate rises from 0
+    num_warmup_steps: int  # steps over which the learning rate rises from 0
 
     def factor(self, num_training_steps: int) -> Factor:
         """step -> factor."""
@@ -151,7 +152,7 @@ class CosineAnnealingWithWarmupSchedulerConfig(LRSchedulerConfig):
 class CosineDecayWithWarmupSchedulerConfig(LRSchedulerConfig):
     """Warm-up, then half a cosine wave from peak_lr down to decay_lr; shorter runs get a shorter wave."""
 
-    num_warmup_steps: int  # type: ignore[assignment]  # steps over which the learning rate rises
+    num_warmup_steps: int  # steps over which the learning rate rises
     num_decay_steps: int  # step at which decay_lr is reached
     peak_lr: float  # learning rate that decay_lr is measured against
     decay_lr: float  # learning rate from num_decay_steps on
@@ -182,7 +183,7 @@ class CosineDecayWithWarmupSchedulerConfig(LRSchedulerConfig):
 
 
 def warmed_up(warmup: int, total: int, shape: Callable[[float], float]) -> Factor:
-    """A factor that rises over `warmup` steps, then follows `shape` of the progress from 0 there to 1 at `total`."""
+    """A factor that rises over `warmup` steps, then follows `shape` of the progress, which is 1 at `total`."""
 
     def at(step: int) -> float:
         if step < warmup:
