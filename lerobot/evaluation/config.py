@@ -1,4 +1,4 @@
-"""What to evaluate, on what, and how often: the flags of `lerobot-eval` and the `eval.*` section of training."""
+"""What to evaluate, and on what: the flags of `lerobot-eval` and the `eval.*` section of training."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ class EvalConfig:
         if self.batch_size < 0:
             raise ValueError(f"batch_size={self.batch_size}: expected 0 (automatic) or more.")
         if self.recording:
-            raise ConfigError("--eval.recording=true is not supported yet; use lerobot-collect to record episodes.")
+            raise ConfigError("--eval.recording=true is not supported yet; lerobot-collect records episodes.")
 
 
 @dataclass(kw_only=True)
@@ -52,10 +52,10 @@ class EvalPipelineConfig:
 
     def __post_init__(self) -> None:
         if self.policy is None:
-            raise ConfigError("--policy.path=CHECKPOINT must be given: a checkpoint folder, a run folder or a Hub id.")
+            raise ConfigError("--policy.path must be given: a checkpoint folder, a run folder or a Hub id.")
         if (self.env is None) == (self.dataset is None):
             raise ConfigError(
-                "Give either --env.type=NAME (roll out in simulation) or --dataset.repo_id=ID (replay a dataset)."
+                "Give --env.type=NAME to roll out in simulation, or --dataset.repo_id=ID to replay a dataset."
             )
 
 

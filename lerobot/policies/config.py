@@ -1,4 +1,4 @@
-"""What every policy's config has: features, device, publishing, and the questions the rest of the house asks it.
+"""What every policy's config has: features, device, publishing, and what the rest of the house asks it.
 
 File format: `config.json` of a checkpoint, flat, `type` first, then the fields below in this order.
 """
@@ -34,7 +34,11 @@ TYPE_ALIASES = {
 
 @dataclass(kw_only=True)
 class PreTrainedConfig(
-    Choice, package="lerobot.policies", config_module="config", plugins="lerobot_policy_", aliases=TYPE_ALIASES
+    Choice,
+    package="lerobot.policies",
+    config_module="config",
+    plugins="lerobot_policy_",
+    aliases=TYPE_ALIASES,
 ):
     """Base of all policy configs."""
 
@@ -42,8 +46,8 @@ class PreTrainedConfig(
     is_shape_free: ClassVar[bool] = False
 
     n_obs_steps: int = 1  # observations the policy looks at, the current one included
-    input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset when empty
-    output_features: dict[str, PolicyFeature] = field(default_factory=dict)  # filled from the dataset when empty
+    input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # empty: those of the dataset
+    output_features: dict[str, PolicyFeature] = field(default_factory=dict)  # empty: those of the dataset
     device: str | None = None  # cuda, cuda:1, mps, xpu or cpu; null takes the best one there is
     use_amp: bool = False  # run the forward pass in half precision where the device has it
     use_peft: bool = False  # the checkpoint holds a PEFT adapter
@@ -139,11 +143,11 @@ class PreTrainedConfig(
             raise CheckpointError(f"{source} holds no 'type': it is not the config of a LeRobot policy.")
         wanted = cls.get_choice_class(str(tree["type"]))
         if not issubclass(wanted, cls):
-            raise CheckpointError(f"{source} is the config of a {tree['type']!r} policy, not of {cls.__name__}.")
+            raise CheckpointError(f"{source} belongs to a {tree['type']!r} policy, not to {cls.__name__}.")
         unknown: dict[str, Any] = {}
         config = decode(wanted, tree, unknown=unknown)
         if unknown:
-            logger.warning("%s: keys this release does not know are kept, not used: %s", source, ", ".join(unknown))
+            logger.warning("%s: unknown keys are kept, not used: %s", source, ", ".join(unknown))
             config.__dict__["unknown_keys"] = unknown
         return config
 
@@ -167,8 +171,8 @@ def normalization(visual: str, state: str, action: str) -> dict[str, Normalizati
 def fill_from_checkpoint(section: dict[str, Any]) -> dict[str, Any]:
     """The `policy` section with the config of the checkpoint it names underneath.
 
-    `policy.path=P`, or `policy.pretrained_path=P` together with the type that P has: P's config, then what the
-    section says. Without either the section is returned as it is.
+    `policy.path=P`, or `policy.pretrained_path=P` together with the type that P has: P's config, then what
+    the section says. Without either the section is returned as it is.
 
     Raises:
         CheckpointError: there is no checkpoint at P.

@@ -1,4 +1,4 @@
-"""Where a policy's files are: a folder, a checkpoint, a whole run or a Hub id leads to the folder with config.json.
+"""Where a policy's files are: folder, checkpoint, run or Hub id -> the folder with config.json.
 
     run folder -> checkpoints/last -> pretrained_model            user/name -> the Hub's copy in the cache
 """
@@ -14,8 +14,8 @@ PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt")
 def locate(name: str | Path, *, revision: str | None = None) -> Path:
     """The folder that holds `config.json` for a path or Hub id.
 
-    Accepts `.../pretrained_model`, a checkpoint folder (`.../checkpoints/002000`, `.../checkpoints/last`), a run's
-    output folder (its last checkpoint), a missing `.../last.pt` beside such a folder, or `user/name` on the Hub.
+    Accepts `.../pretrained_model`, a checkpoint folder (`.../checkpoints/002000`, `.../checkpoints/last`), a
+    run's output folder (its last checkpoint), `.../last.pt` beside such a folder, or `user/name` on the Hub.
 
     Raises:
         CheckpointError: nothing is there; the message lists the places looked at.

@@ -1,7 +1,7 @@
 """Train a policy on a dataset.
 
-    lerobot-train --dataset.repo_id=${HF_USER}/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
-    lerobot-train --config_path=outputs/train/act_pick/checkpoints/last/pretrained_model/train_config.json --resume=true
+    lerobot-train --dataset.repo_id=me/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
+    lerobot-train --output_dir=outputs/train/act_pick --resume=true
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lerobot.training.config import TrainConfig, complete
 
 
 def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
-    """Train as a config, a list of flags, or (None) the command line says; returns the last checkpoint's folder."""
+    """Train as a config, a list of flags or the command line (None) says; returns the last checkpoint."""
     if isinstance(args, TrainConfig):
         cfg = args
     else:

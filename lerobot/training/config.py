@@ -1,7 +1,7 @@
 """Everything a training run is: the flags of `lerobot-train`, and `train_config.json` of a checkpoint.
 
-Keys, order and defaults are those of LeRobot's train_config.json; fields made with `extra(...)` are ours and are
-written only when they are set, so that other installations can read the file.
+Keys, order and defaults are those of LeRobot's train_config.json; fields made with `extra(...)` are ours and
+are written only when they are set, so that other installations can read the file.
 """
 
 import json
@@ -67,7 +67,9 @@ class TrainConfig:
     num_workers: int = 4  # loader threads; 0 reads in the training thread
     batch_size: int = 8  # items per step and process
     prefetch_factor: int = 4  # batches each loader thread prepares ahead
-    persistent_workers: bool = True  # accepted for old commands; loader threads always live as long as the run
+    persistent_workers: bool = (
+        True  # accepted for old commands; loader threads always live as long as the run
+    )
     dataloader_multiprocessing_context: str | None = "spawn"  # kept in files; the loader uses threads
     steps: int = 100_000  # optimizer steps
     eval_freq: int = stored_as("env_eval_freq", 20_000)  # steps between evaluations in env; 0 is never
@@ -94,15 +96,21 @@ class TrainConfig:
     action_dim: int | None = extra(None)  # checked against the dataset's action size
     input_shapes: dict[str, tuple[int, ...]] = extra(factory=dict)  # camera: [C, H, W] it is resized to
     gradient_accumulation_steps: int = extra(1)  # micro-batches per optimizer step
-    mixed_precision: bool | Literal["no", "fp16", "bf16"] = extra(False)  # half precision where the device has it
+    mixed_precision: bool | Literal["no", "fp16", "bf16"] = extra(
+        False
+    )  # half precision where the device has it
     grad_checkpointing: bool = extra(False)  # trade compute for memory in every transformer stack
-    lr_scheduler: bool | str | None = extra(None)  # true: the policy's schedule or a cosine; or a schedule's name
+    lr_scheduler: bool | str | None = extra(
+        None
+    )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:
         if self.policy is None:
-            raise ConfigError("Say what to train: --policy.type=NAME, or --policy.path=CHECKPOINT to continue from one.")
+            raise ConfigError(
+                "Say what to train: --policy.type=NAME, or --policy.path=CHECKPOINT to continue from one."
+            )
         for name, least in MINIMUM.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name}={getattr(self, name)}: expected at least {least}.")
@@ -147,7 +155,7 @@ MINIMUM = {
 
 
 def complete(file: Tree, flags: Tree) -> Tree:
-    """One tree from a config file and flags: checkpoint's config, resumed run and optimizer preset filled in."""
+    """One tree from file and flags, with the checkpoint's config, resumed run and presets filled in."""
     flags = dict(flags)
     config_path = flags.pop("config_path", None)
     if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
@@ -167,8 +175,8 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
         output_dir = flags.get("output_dir", file.get("output_dir"))
         if not output_dir:
             raise ConfigError(
-                "--resume=true needs the run to continue: give --config_path=RUN/checkpoints/last/pretrained_model/"
-                "train_config.json or --output_dir=RUN."
+                "--resume=true needs the run to continue: give --output_dir=RUN or "
+                "--config_path=RUN/checkpoints/last/pretrained_model/train_config.json."
             )
         try:
             folder = locate(str(output_dir))
@@ -200,7 +208,9 @@ def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
         copied = encode(getattr(before, f"get_{section}_preset")()) if before is not None else None
         chosen = file.get(section)
         if isinstance(chosen, dict) and isinstance(copied, dict) and chosen.get("type") == copied.get("type"):
-            chosen = {key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value}
+            chosen = {
+                key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value
+            }
         given = merge(chosen if isinstance(chosen, dict) else {}, _section(flags.get(section)))
         tree[section] = merge(preset, given) or None
     _choose_schedule(tree)
@@ -213,7 +223,9 @@ def _section(value: Any) -> Tree:
 def _decoded(section: Any) -> PreTrainedConfig | None:
     if not isinstance(section, dict) or "type" not in section:
         return None
-    return decode(PreTrainedConfig, {k: v for k, v in section.items() if k != "path"}, where="policy", unknown={})
+    return decode(
+        PreTrainedConfig, {k: v for k, v in section.items() if k != "path"}, where="policy", unknown={}
+    )
 
 
 def _choose_schedule(tree: Tree) -> None:

@@ -1,0 +1,89 @@
+"""How many processes train together, which of them this is, and on which device it computes.
+
+    torchrun --nproc_per_node=2 -m lerobot.scripts.train ...       sets RANK, WORLD_SIZE, LOCAL_RANK
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lerobot.core.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one run; `size` is 1 without torchrun."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes; the module itself when there is one."""
+        if self.size == 1:
+            return module
+        ids = [self.local_rank] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=ids, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The average of a tensor over all processes."""
+        if self.size == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in at least one process."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world this process belongs to; leaves it at the end.
+
+    Raises:
+        DeviceError: more processes than GPUs were started on this machine.
+    """
+    size, rank, local_rank = (int(os.environ.get(name, fallback)) for name, fallback in VARIABLES)
+    if size == 1:
+        yield World(rank=0, size=1, local_rank=0, device=device)
+        return
+    if device.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise DeviceError(
+                f"Process {local_rank} has no GPU: {torch.cuda.device_count()} are visible. "
+                "Start as many processes as there are GPUs (torchrun --nproc_per_node=N)."
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank=rank, size=size, local_rank=local_rank, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

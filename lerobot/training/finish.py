@@ -1,0 +1,59 @@
+"""The end of a run: a report to look at, the upload that was asked for, and what to type next."""
+
+from pathlib import Path
+
+from lerobot.core import keys
+from lerobot.core.config import encode
+from lerobot.evaluation.report import write_report
+from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.run import Run
+
+
+def finish(run: Run) -> Path:
+    """Write `report.html`, publish, say where everything is; gives the last checkpoint's folder."""
+    last = run.last_checkpoint or run.output_dir
+    if not run.world.is_main:
+        return last
+    if not run.finished:
+        _say_how_to_resume(run)
+        return last
+    report = write_report(
+        run.output_dir,
+        evaluation=run.last_evaluation,
+        metrics_file=run.output_dir / METRICS_FILE,
+        config=encode(run.cfg),
+    )
+    run.console.say(f"report      {report}")
+    if run.last_checkpoint is not None:
+        folder = run.last_checkpoint / keys.PRETRAINED_FOLDER
+        run.console.say(f"checkpoint  {folder}")
+        if run.cfg.env is not None:
+            run.console.say(f"next        lerobot-eval --policy.path={folder} --env.type={run.cfg.env.type}")
+        else:
+            run.console.say(
+                f"next        lerobot-eval --policy.path={folder} --dataset.repo_id={run.cfg.dataset.repo_id}"
+            )
+    _publish(run)
+    return last
+
+
+def _publish(run: Run) -> None:
+    config = run.policy.config
+    if config.push_to_hub and config.repo_id:
+        url = run.policy.push_to_hub(config.repo_id, processors=run.processors)
+        run.console.say(f"published   {url}")
+
+
+def _say_how_to_resume(run: Run) -> None:
+    if run.last_checkpoint is None:
+        run.console.say(f"Stopped at step {run.step}; nothing was saved (--save_checkpoint=false).")
+        return
+    config = (
+        run.output_dir
+        / keys.CHECKPOINTS_FOLDER
+        / keys.LAST_LINK
+        / keys.PRETRAINED_FOLDER
+        / keys.TRAIN_CONFIG_FILE
+    )
+    run.console.say(f"Stopped after step {run.step}; the run is saved. Continue it with:")
+    run.console.say(f"  lerobot-train --config_path={config} --resume=true")

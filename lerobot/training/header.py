@@ -1,0 +1,33 @@
+"""The lines before a run: what is trained on what, how much, and where it goes."""
+
+from lerobot.training.console import readable_count
+from lerobot.training.run import Run
+
+
+def header(run: Run) -> dict[str, str]:
+    """The header: what is trained on what, how much, and where it goes."""
+    cfg, total = run.cfg, sum(p.numel() for p in run.policy.parameters())
+    assert cfg.policy is not None
+    effective = cfg.batch_size * cfg.gradient_accumulation_steps * run.world.size
+    epochs = cfg.steps * effective / run.loader.frames_per_epoch
+    episodes, frames = run.dataset.num_episodes, run.dataset.num_frames
+    rows = {
+        "dataset": f"{cfg.dataset.repo_id}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
+        "policy": f"{cfg.policy.type}, {readable_count(total)} parameters, on {run.world.device}",
+        "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
+        "batch": f"{effective} frames a step"
+        + (
+            f" ({cfg.batch_size} x {cfg.gradient_accumulation_steps} x {run.world.size} processes)"
+            if effective != cfg.batch_size
+            else ""
+        ),
+        "steps": f"{run.step} to {cfg.steps}, {epochs:.1f} passes over the data"
+        if run.step
+        else f"{cfg.steps}, {epochs:.1f} passes over the data",
+        "output": str(run.output_dir),
+    }
+    if cfg.policy.push_to_hub:
+        rows["publish"] = (
+            cfg.policy.repo_id or "no (give --policy.repo_id=user/name to upload the policy at the end)"
+        )
+    return rows

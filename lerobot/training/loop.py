@@ -1,0 +1,99 @@
+"""The training loop, on one screen.
+
+batch -> forward -> backward -> clip -> step -> schedule;  log, validate, evaluate, save where they are due
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lerobot.distributed.world import joined
+from lerobot.policies.device import asked_device
+from lerobot.training.config import TrainConfig
+from lerobot.training.data import Batch
+from lerobot.training.finish import finish
+from lerobot.training.header import header
+from lerobot.training.metrics import numbers
+from lerobot.training.run import Run, start
+from lerobot.training.state import save_checkpoint
+from lerobot.training.validation import evaluate_in_env, validation_loss
+
+
+def train(cfg: TrainConfig) -> Path:
+    """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
+    assert cfg.policy is not None
+    with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
+        run = start(cfg, world)
+        run.console.header(header(run))
+        try:
+            with run.console:
+                for group in run.batches():
+                    update(run, group)
+                    run.step += 1
+                    run.console.advance(run.step)
+                    stopping = world.any(stop.is_set())
+                    if run.due(run.cfg.log_freq) or run.finished:
+                        run.log()
+                    if run.due(run.cfg.eval_steps):
+                        run.log({"eval/loss": validation_loss(run)})
+                    if run.cfg.env is not None and run.due(run.cfg.eval_freq):
+                        run.log(evaluate_in_env(run))
+                    if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
+                        save_checkpoint(run)
+                    if stopping and not run.finished:
+                        break
+        finally:
+            run.close()
+        return finish(run)
+
+
+def update(run: Run, group: list[Batch]) -> None:
+    """One optimizer step on a group of micro-batches; nothing here waits for the device."""
+    run.policy.train()
+    for batch in group:
+        with run.autocast():
+            loss, info = run.model(batch)
+        loss = loss / len(group)
+        (run.scaler.scale(loss) if run.scaler else loss).backward()
+        run.meter.add({"loss": loss * len(group), **numbers(info or {})})
+    if run.scaler:
+        run.scaler.unscale_(run.optimizer)
+    limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
+    grad_norm = torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit)
+    if run.scaler:
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+    else:
+        run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.meter.add({"grad_norm": grad_norm, "lr": run.optimizer.param_groups[0]["lr"]})
+    if run.scheduler is not None:
+        run.scheduler.step()
+    run.policy.update()
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
