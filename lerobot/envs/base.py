@@ -11,7 +11,7 @@ An environment is a `gymnasium.Env` that follows these habits:
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from lerobot.core import keys
@@ -43,7 +43,8 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     disable_env_checker: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("fps", "episode_length", "max_parallel_tasks"):
+        sizes = [each.name for each in fields(self) if each.name.endswith(("_height", "_width"))]
+        for name in ("fps", "episode_length", "max_parallel_tasks", *sizes):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--env.{name}={getattr(self, name)}: expected 1 or more.")
 

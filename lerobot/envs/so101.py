@@ -4,7 +4,7 @@ Joints are in degrees with zero in the middle of their range, the gripper goes f
 is six joint targets in these units, held by position servos for one control step. Reward is 1 on the step on which the
 cube has rested in the bin, let go of, for `HOLD_STEPS` steps; the episode ends there.
 
-    so101.pos 6 -> 6 servos -> MuJoCo -> joints, pictures, is_success
+    action (6,) --6 servos, MuJoCo--> agent_pos (6,), pixels {camera: (H, W, 3)}, is_success
 """
 
 from dataclasses import dataclass, field

@@ -147,4 +147,4 @@ def _link(joint: Joint, solids: str, inside: str, *, more: str) -> str:
 
 
 def _text(numbers: tuple[float, ...] | np.ndarray) -> str:
-    return " ".join(f"{number:.6g}" for number in numbers)
+    return " ".join(f"{number:.10g}" for number in numbers)

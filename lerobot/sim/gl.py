@@ -74,7 +74,7 @@ def has_renderer() -> bool:
 def renderer_problem() -> str | None:
     """Why no picture can be drawn here, in one line with the cure; None when one was drawn."""
     if choose_backend() in OFF:
-        return f"Nothing here can draw the simulation (no EGL, no OSMesa, MUJOCO_GL=disable). {ADVICE}"
+        return f"The simulation cannot be drawn: MUJOCO_GL=disable, or neither EGL nor OSMesa is installed. {ADVICE}"
     mujoco = import_mujoco()
     model = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size="1" rgba="1 1 1 1"/></worldbody></mujoco>'

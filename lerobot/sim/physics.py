@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lerobot.core.errors import ConfigError, UserError, suggest
+from lerobot.core.errors import ConfigError, LeRobotError, UserError, suggest
 from lerobot.sim import gl
 from lerobot.sim.geometry import JOINTS, LOWER, MOTOR_NAMES, UPPER
 from lerobot.sim.scene import BIN_HALF, CAMERAS, CUBE_HALF, MAX_IMAGE_SIZE, scene_xml
@@ -36,6 +36,8 @@ class Physics:
         self._model = self._mujoco.MjModel.from_xml_string(scene_xml(timestep_s=timestep_s))
         self._data = self._mujoco.MjData(self._model)
         self._state_kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        warnings = self._mujoco.mjtWarning
+        self._blow_ups = (warnings.mjWARN_BADQPOS, warnings.mjWARN_BADQVEL, warnings.mjWARN_BADQACC)
         self._servo_gain = self._model.actuator_gainprm[:, 0].copy()
         self._servo_bias = self._model.actuator_biasprm[:, :3].copy()
         self._max_torque = self._model.actuator_forcerange[:, 1].copy()  # (J,) N·m
@@ -121,9 +123,12 @@ class Physics:
         """Advance by `count` physics steps.
 
         Raises:
-            UserError: the simulation left the finite numbers.
+            LeRobotError: the simulation blew up; MuJoCo then starts again by itself, and that must not pass unseen.
         """
+        before = self._data.time
         self._mujoco.mj_step(self._model, self._data, count)
+        if any(self._data.warning[kind].number for kind in self._blow_ups):
+            raise LeRobotError(f"The simulation blew up after {before:.3f} s. Reset it, or give a smaller timestep_s.")
 
     @property
     def time_s(self) -> float:

@@ -17,7 +17,7 @@ MAX_IMAGE_SIZE = (1920, 1920)  # width, height
 
 def scene_xml(*, timestep_s: float) -> str:
     """The whole scene; MuJoCo compiles it."""
-    front = arm.look_at((0.470, 0.0, 0.420), (0.140, 0.0, 0.030), up=(0.0, 0.0, 1.0))
+    front = arm.look_at((0.500, -0.005, 0.360), (0.110, -0.005, 0.050), up=(0.0, 0.0, 1.0))
     overview = arm.look_at((0.640, -0.500, 0.480), (0.130, 0.010, 0.090), up=(0.0, 0.0, 1.0))
     return f"""
 <mujoco model="so101_tabletop">
@@ -44,7 +44,7 @@ def scene_xml(*, timestep_s: float) -> str:
   </asset>
   <worldbody>
     <light pos="0.5 -0.5 1.3" dir="-0.32 0.42 -1.0" directional="true" diffuse="0.52 0.51 0.49" specular="0.3 0.3 0.3"/>
-    <camera name="front" {front} fovy="43"/>
+    <camera name="front" {front} fovy="48"/>
     <camera name="overview" {overview} fovy="34"/>
     <geom name="table" type="box" pos="0.15 0 -0.02" size="0.45 0.45 0.02" material="table" contype="0" conaffinity="3"
       friction="1.0 0.01 0.0005"/>

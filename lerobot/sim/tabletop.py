@@ -16,7 +16,7 @@ from lerobot.sim.geometry import JOINTS, to_radians
 from lerobot.sim.physics import Physics
 
 TASK = "Pick up the red cube and put it in the blue bin."
-HOME = to_radians(np.array([-3.7, -16.4, 21.7, 84.7, -90.9, 40.0]))  # (J,) rad: jaws down, 7 cm above the table
+HOME = to_radians(np.array([3.6, -16.4, 21.7, 84.7, 96.4, 40.0]))  # (J,) rad: jaws down, 7 cm above the table
 BIN_RADIUS, BIN_AZIMUTH = 0.190, -0.70
 MIN_CUBE_TO_BIN = 0.130  # m between their middles, so that the open jaws fit in between
 RESTING_SPEED = 0.02  # m/s
