@@ -39,7 +39,9 @@ class Columns:
         ends = np.array(table.get("dataset_to_index", []), dtype=np.int64)[episodes]
         lengths = ends - starts
         self.num_frames = int(lengths.sum())
-        self.absolute = np.concatenate([[], *(np.arange(a, b) for a, b in zip(starts, ends, strict=True))]).astype(np.int64)
+        self.absolute = np.concatenate(
+            [[], *(np.arange(a, b) for a, b in zip(starts, ends, strict=True))]
+        ).astype(np.int64)
         firsts = np.cumsum(lengths) - lengths
         self.first = np.repeat(firsts, lengths)  # (N,) first row of the row's episode
         self.last = np.repeat(firsts + lengths - 1, lengths)  # (N,) last row of it
@@ -64,8 +66,8 @@ class Columns:
             for name in self.numbers:
                 values = numbers(table.column(name), self.features[name], where=f"{path}, column {name!r}")
                 self.numbers[name].numpy()[here] = values
-            for name, values in self.texts.items():
-                values.extend(table.column(name).to_pylist())
+            for name, texts in self.texts.items():
+                texts.extend(table.column(name).to_pylist())
             self._check_times(path, here, tolerance_s)
             self.pictures.add(path, kept)
             at += len(wanted)
@@ -94,7 +96,8 @@ class Columns:
         kept = np.flatnonzero(np.isin(index, wanted))
         if not np.array_equal(index[kept], wanted):
             raise DatasetError(
-                f"{path} holds {len(kept)} of the {len(wanted)} frames that meta/episodes places there (frames "
+                f"{path} holds {len(kept)} of the {len(wanted)} frames that meta/episodes places there "
+                "(frames "
                 f"{wanted[0]} to {wanted[-1]}). Load with force_cache_sync=True to download it again."
             )
         return (table if len(kept) == len(table) else table.take(kept)), kept
@@ -111,8 +114,10 @@ class Columns:
             k = int(wrong[0])
             raise DatasetError(
                 f"{path}: {len(wrong)} rows are out of step with fps={self.meta.fps}; the first is episode "
-                f"{self.episode[here][k]}, frame_index {stored[k]} (expected {frames[k]}), timestamp {times[k]:.6f} s "
-                f"(expected {expected[k]:.6f} s within {tolerance_s} s). Correct fps in meta/info.json, or give a "
+                f"{self.episode[here][k]}, frame_index {stored[k]} (expected {frames[k]}), timestamp "
+                f"{times[k]:.6f} s "
+                f"(expected {expected[k]:.6f} s within {tolerance_s} s). Correct fps in meta/info.json, or "
+                "give a "
                 "larger tolerance_s."
             )
 
@@ -140,7 +145,7 @@ def _names(path: Path) -> list[str]:
 
 
 class PictureStore:
-    """Encoded pictures by loaded row; row groups that were read stay in memory up to a limit, for all threads."""
+    """Encoded pictures by loaded row; row groups that were read stay in memory up to a limit."""
 
     def __init__(self, limit: int = PICTURE_CACHE_BYTES) -> None:
         self.limit = limit

@@ -2,9 +2,9 @@
 
     files of one episode each:  p0 p1 p2 p3  ->  groups below the limit  ->  (p0 p1 p2) (p3)
 
-Each group is joined aside and renamed to the next free place, which is its own first file or one that was given
-up before; then the rows of its episodes are changed; then its other files are deleted. In between, the joined file
-holds more than the rows point to, which readers do not mind.
+Each group is joined aside and renamed to the next free place, which is its own first file or one that was
+given up before; then the rows of its episodes are changed; then its other files are deleted. In between, the
+joined file holds more than the rows point to, which readers do not mind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.datasets import tables
-from lerobot.datasets.encoder import join_videos
+from lerobot.datasets.encoder import Segment, join_videos, stream_kind
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 
 MIB = 1024**2
@@ -66,16 +66,18 @@ def _is_single(places: list[Position], start: int) -> bool:
 
 
 def _groups(meta: LeRobotDatasetMetadata, series: str, episodes: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbouring episodes whose files together stay below the size limit; a large one stands alone."""
+    """Neighbouring episodes whose files can be joined and together stay below the size limit."""
     limit = (meta.data_files_size_in_mb if series == "data" else meta.video_files_size_in_mb) * MIB
-    places, group, total = _places(meta, series), [], 0
+    places, kind, total = _places(meta, series), None, 0
+    group: list[int] = []
     for episode in episodes:
-        size = (meta.root / _path(meta, series, places[episode])).stat().st_size
-        if group and total + size >= limit:
+        path = meta.root / _path(meta, series, places[episode])
+        size, own_kind = path.stat().st_size, None if series == "data" else stream_kind(path)
+        if group and (total + size >= limit or own_kind != kind):
             yield group
             group, total = [], 0
         group.append(episode)
-        total += size
+        total, kind = total + size, own_kind
     if group:
         yield group
 
@@ -98,7 +100,8 @@ def _join(meta: LeRobotDatasetMetadata, series: str, group: list[int], target: P
     if series == "data":
         files.write_atomically(out, lambda part: _join_data(meta, group, sources, part))
     else:
-        files.write_atomically(out, lambda part: join_videos(sources, part, fps=meta.fps, lengths=lengths))
+        segments = [Segment(path=p, start=0, length=n) for p, n in zip(sources, lengths, strict=True)]
+        files.write_atomically(out, lambda part: join_videos(segments, part, fps=meta.fps))
         for episode, start, length in zip(group, np.cumsum([0, *lengths]).tolist(), lengths, strict=False):
             changes[episode] |= {
                 f"{series}/from_timestamp": start / meta.fps,
@@ -133,9 +136,10 @@ def change_rows(meta: LeRobotDatasetMetadata, changes: dict[int, dict[str, Any]]
 
 
 def _compact_table(meta: LeRobotDatasetMetadata) -> None:
-    """Join the files of meta/episodes up to the limit of data files, keeping the name of the first of each group."""
+    """Join the files of meta/episodes up to the limit of data files; each group keeps its first name."""
     paths = list(dict.fromkeys(path for path, _ in meta.episodes.sources))
-    limit, group, total = meta.data_files_size_in_mb * MIB, [], 0
+    limit, total = meta.data_files_size_in_mb * MIB, 0
+    group: list[Path] = []
     for path in paths:
         size = path.stat().st_size
         if group and total + size >= limit:

@@ -1,6 +1,7 @@
 """How camera frames become video files: encoder settings for colour and for depth.
 
-The same names are stored in `meta/info.json` (as `video.<name>`) so that a later edit can encode the same way.
+The same names are stored in `meta/info.json` (as `video.<name>`) so that a later edit can encode the same
+way.
 """
 
 from dataclasses import dataclass, field

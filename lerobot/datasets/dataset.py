@@ -1,9 +1,9 @@
 """A robot dataset in LeRobot's format v3.0: read items and batches of it, record episodes into it, share it.
 
-dataset = LeRobotDataset("org/name")          dataset = LeRobotDataset.create("org/name", fps=30, features=...)
-item = dataset[0]                             dataset.add_frame({..., "task": "..."})   # every tick
-batch = dataset.batch([0, 5, 9])              dataset.save_episode()                    # durable on return
-                                              dataset.finalize()
+dataset = LeRobotDataset("org/name")    dataset = LeRobotDataset.create("org/name", fps=30, features=...)
+item = dataset[0]                       dataset.add_frame({..., "task": "..."})    # every tick
+batch = dataset.batch([0, 5, 9])        dataset.save_episode()                     # durable on return
+                                        dataset.finalize()
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,15 +28,17 @@ __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
 class LeRobotDataset(torch.utils.data.Dataset):
     """Frames of a dataset by number, and the episodes that are recorded into it.
 
-    `dataset[i]` is an `Item`: numbers as tensors (float32, int64, bool; shape-(1,) features are scalars), colour
-    pictures (C, H, W) float32 in 0..1, depth (1, H, W), texts as str, and the task's text under "task".
+    `dataset[i]` is an `Item`: numbers as tensors (float32, int64, bool; shape-(1,) features are scalars),
+    colour pictures (C, H, W) float32 in 0..1, depth (1, H, W), texts as str, and the task's text under
+    "task".
 
     Args:
         repo_id: name on the Hub, "org/name"; also the folder's name under $HF_LEROBOT_HOME.
         root: the dataset's folder, when it is elsewhere.
         episodes: only load these; items are numbered through them in dataset order.
         image_transforms: applied to the colour pictures ([T,] C, H, W) of each item.
-        delta_timestamps: per feature, offsets in seconds; the feature gains a time axis T and `<name>_is_pad`.
+        delta_timestamps: per feature, offsets in seconds; the feature gains a time axis T and
+            `<name>_is_pad`.
         tolerance_s: how far timestamps may be from a multiple of 1 / fps.
         revision: branch, tag or commit on the Hub; the tag of this format version by default.
         force_cache_sync: download again what this machine already has.
@@ -113,9 +115,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
     ) -> "LeRobotDataset":
         """A new dataset on disk that episodes are recorded into.
 
-        Videos are always encoded while frames are added and every episode is on disk when `save_episode` returns,
-        so `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and `streaming_encoding`, which
-        other releases need, change nothing here. `image_writer_threads` threads encode pictures (0: one).
+        Videos are always encoded while frames are added and every episode is on disk when `save_episode`
+        returns, so `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
+        `streaming_encoding`, which other releases need, change nothing here. `image_writer_threads` threads
+        encode pictures (0: one).
 
         Args:
             features: name -> {"dtype", "shape", "names"}; the five default columns are added.
@@ -162,8 +165,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
     ) -> "LeRobotDataset":
         """An existing dataset on this machine, opened to record more episodes; new episodes go to new files.
 
-        What an interrupted recording left unfinished is deleted first, and the counters are put right. Further
-        keywords of `create` that change nothing are accepted.
+        What an interrupted recording left unfinished is deleted first, and the counters are put right.
+        Further keywords of `create` that change nothing are accepted.
 
         Raises:
             DatasetError: there is no such dataset, or it is damaged.
@@ -180,7 +183,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         meta = LeRobotDatasetMetadata(repo_id, root)
         if meta.location.revision is not None and root is None:
             raise DatasetError(
-                f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and give root."
+                f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
+                "give root."
             )
         writer = EpisodeWriter(
             meta,
@@ -288,7 +292,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return (self[i] for i in range(len(self)))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Items stacked: numbers (B, [T,] ...), pictures (B, [T,] C, H, W), `*_is_pad` (B, T), texts lists of B.
+        """Items stacked: numbers (B, [T,] ...), pictures (B, [T,] C, H, W), flags (B, T), lists of texts.
 
         May be called from several threads.
         """
@@ -297,11 +301,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def add_frame(self, frame: dict[str, Any]) -> None:
         """Add one frame to the episode being recorded: every declared feature, and "task" (str).
 
-        Accepts lists, arrays, tensors and PIL pictures; pictures (H, W, C) or (C, H, W), uint8 or floats in 0..1.
-        The caller may reuse its arrays afterwards.
+        Accepts lists, arrays, tensors and PIL pictures; pictures (H, W, C) or (C, H, W), uint8 or floats in
+        0..1. The caller may reuse its arrays afterwards.
 
         Raises:
-            FrameError: a feature is missing, unknown, or of another shape or type; NaN and infinity are refused.
+            FrameError: a feature is missing, unknown, or of another shape or type; NaN and infinity are
+                refused.
         """
         self._recorder.add_frame(frame)
 
@@ -367,7 +372,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
     def _recorder(self) -> EpisodeWriter:
         if self.writer is None:
             raise DatasetError(
-                "This dataset was opened for reading. Use LeRobotDataset.resume(repo_id, root) to add episodes."
+                "This dataset was opened for reading. Use LeRobotDataset.resume(repo_id, root) to add "
+                "episodes."
             )
         return self.writer
 
@@ -380,7 +386,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         wrong = [episode for episode in chosen if not 0 <= episode < total]
         if wrong or not chosen:
             raise DatasetError(
-                f"episodes={list(episodes)}: {'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
+                f"episodes={list(episodes)}: "
+                f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
                 f"{self.repo_id!r} has {total} episodes (0 to {total - 1})."
             )
         return chosen
@@ -394,6 +401,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} frames, "
+            f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} "
+            "frames, "
             f"{self.fps} fps)"
         )

@@ -1,4 +1,4 @@
-"""Which other frames an item brings along: offsets in seconds, checked against fps and turned into frame counts."""
+"""Which other frames an item brings along: offsets in seconds, checked and turned into frame counts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +37,8 @@ def resolve_delta_timestamps(
     """The offsets, seconds, of the frames that a policy wants; None when it wants single frames.
 
     Args:
-        policy_config: has observation_delta_indices, action_delta_indices and reward_delta_indices (lists or None).
+        policy_config: has observation_delta_indices, action_delta_indices and reward_delta_indices (lists or
+            None).
         metadata: has `features` and `fps`.
         rename_map: dataset key -> the policy's key, where they differ.
     """

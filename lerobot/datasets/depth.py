@@ -35,7 +35,8 @@ class DepthScale:
         missing = [f"video.{key}" for key in wanted if info.get(f"video.{key}") is None]
         if missing:
             raise DatasetError(
-                f"Depth camera {name!r}: meta/info.json lacks {', '.join(missing)} under features.{name}.info, "
+                f"Depth camera {name!r}: meta/info.json lacks {', '.join(missing)} under "
+                f"features.{name}.info, "
                 "so its video cannot be turned back into distances."
             )
         return cls(**{key: info[f"video.{key}"] for key in wanted})
@@ -71,4 +72,6 @@ def unit_of(dtype: np.dtype) -> str:
 
 def factor(stored: str | None, wanted: str) -> float:
     """What values in the stored unit are multiplied by; 1 when the stored unit is unknown."""
-    return {("m", "mm"): MILLIMETRES, ("mm", "m"): 1 / MILLIMETRES}.get((stored, wanted), 1.0)
+    if stored is None or stored == wanted:
+        return 1.0
+    return MILLIMETRES if wanted == "mm" else 1 / MILLIMETRES

@@ -2,7 +2,8 @@
 
     add(frame) -> queue -> [thread: convert, encode, mux] -> part file -> finish() -> renamed by the writer
 
-Frame k of a file has pts exactly k / fps; every file begins with a key frame, so files are joined without encoding.
+Frame k of a file has pts exactly k / fps; every file begins with a key frame, so files are joined without
+encoding.
 Shapes: C H W frame (uint8 RGB), or (H, W) uint16 levels of a depth camera.
 """
 
@@ -11,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -160,7 +162,8 @@ def resolve_codec(config: VideoEncoderConfig) -> str:
         return av.Codec(config.codec, "w").name
     except av.codec.codec.UnknownCodecError as error:
         raise DatasetError(
-            f"The installed FFmpeg has no encoder {config.codec!r}. Choose --dataset.rgb_encoder.vcodec=libsvtav1."
+            f"The installed FFmpeg has no encoder {config.codec!r}. Choose "
+            "--dataset.rgb_encoder.vcodec=libsvtav1."
         ) from error
 
 
@@ -209,48 +212,73 @@ def codec_options(config: VideoEncoderConfig, codec: str, threads: int | None = 
     return {key: str(value) for key, value in config.extra_options.items()} | chosen
 
 
-def join_videos(
-    parts: Sequence[Path], out: Path, *, fps: int | float, lengths: Sequence[int] | None = None
-) -> None:
-    """Copy the packets of several mp4 files into one, end to end, without decoding; frame k keeps pts k / fps.
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Frames of an mp4 file, by number: `length` of them from `start` on."""
 
-    `lengths` says how many frames of each file count; what follows them is left out.
+    path: Path
+    start: int
+    length: int
+
+
+def join_videos(segments: Sequence[Segment], out: Path, *, fps: int | float) -> None:
+    """Copy packets of several mp4 files into one, end to end, without decoding; frame k gets pts k / fps.
 
     Raises:
-        DatasetError: a file has fewer frames than it should.
+        DatasetError: a segment does not begin with a key frame, or has fewer frames than it should.
     """
     rate = Fraction(fps).limit_denominator(100_000)
     with av.open(str(out), "w", format="mp4", options={"movflags": "faststart"}) as target:
-        stream, start = None, 0
-        for k, path in enumerate(parts):
-            with av.open(str(path)) as source:
+        stream, at, last = None, 0, -(2**62)
+        for segment in segments:
+            with av.open(str(segment.path)) as source:
                 template = source.streams.video[0]
                 if stream is None:
                     stream = target.add_stream_from_template(template, opaque=True)  # no encoder needed
                     stream.time_base = template.time_base
-                length = None if lengths is None else lengths[k]
-                start += _copy_packets(source, target, stream, start=start, rate=rate, length=length)
+                offset = round((at - segment.start) / rate / template.time_base)
+                for packet in _segment_packets(source, segment, rate=rate):
+                    packet.pts += offset
+                    packet.dts = last = max(last + 1, packet.dts + offset)  # decoding order must only rise
+                    packet.stream = stream
+                    target.mux(packet)
+            at += segment.length
 
 
-def _copy_packets(
-    source: Any, target: Any, stream: Any, *, start: int, rate: Fraction, length: int | None
-) -> int:
-    """Append the first `length` frames of one file `start` frames later; returns how many there were."""
+def stream_kind(path: Path) -> tuple[Any, ...]:
+    """What two files must share to be joined: codec, size, pixel format and the codec's header."""
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        return context.name, context.width, context.height, context.pix_fmt, context.extradata
+
+
+def _segment_packets(source: Any, segment: Segment, *, rate: Fraction) -> Iterator[Any]:
+    """The packets of a segment in the order they are stored."""
     template = source.streams.video[0]
-    offset = round(start / rate / template.time_base)
-    end = None if length is None else round(length / rate / template.time_base)
+    first, end = (
+        round(number / rate / template.time_base)
+        for number in (segment.start, segment.start + segment.length)
+    )
+    if first:
+        source.seek(first, stream=template, backward=True)
     count = 0
     for packet in source.demux(template):
-        if packet.pts is None or (end is not None and packet.pts >= end):
+        if packet.pts is None or not first <= packet.pts < end:
+            if count == segment.length:
+                break
             continue
-        packet.pts += offset
-        packet.dts += offset
-        packet.stream = stream
-        target.mux(packet)
+        if not count and not packet.is_keyframe:
+            raise DatasetError(
+                f"{segment.path}: frame {segment.start} begins an episode and is no key frame, so the "
+                "episode cannot "
+                "be cut out without encoding it again, which is not supported yet."
+            )
         count += 1
-    if length is not None and count != length:
-        raise DatasetError(f"{source.name} has {count} frames, expected {length}.")
-    return count
+        yield packet
+    if count != segment.length:
+        raise DatasetError(
+            f"{segment.path} has {count} of the {segment.length} frames from {segment.start} on."
+        )
 
 
 def probe_info(path: Path, config: VideoEncoderConfig) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class FrameCheck:
         unknown = [name for name in frame if name not in self.features and name != keys.TASK]
         if unknown:
             raise FrameError(
-                f"Frame: {unknown[0]!r} is not a feature of this dataset, which has {', '.join(self.features)}."
+                f"Frame: {unknown[0]!r} is not a feature of this dataset, which has "
+                f"{', '.join(self.features)}."
                 f"{suggest(unknown[0], self.features)}"
             )
 
@@ -97,9 +98,8 @@ def _numbers(name: str, feature: dict, value: Any) -> np.ndarray:
 
 def _picture(name: str, feature: dict, value: Any) -> np.ndarray:
     """A colour picture as (C, H, W) uint8."""
-    array = _array(name, value)
+    array = _channels_first(_array(name, value), feature)
     expected = f"expected uint8, or floats in 0..1, of shape {_shapes(feature)}"
-    array = _channels_first(array, feature)
     if array is None or array.dtype.kind not in "fu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
         raise FrameError(f"Frame: {name!r} is {_words(value)}; {expected}.")
     if array.dtype == np.uint8:
@@ -111,11 +111,10 @@ def _picture(name: str, feature: dict, value: Any) -> np.ndarray:
 
 def _depth(name: str, feature: dict, value: Any) -> np.ndarray:
     """A depth picture as (1, H, W), uint16 millimetres or float32 metres."""
-    array = _array(name, value)
-    if array.ndim == 2:
-        array = array[None]
-    array = _channels_first(array, feature)
-    expected = f"expected uint16 millimetres or float metres of shape {_shapes(feature)} or {image_shape(feature)[1:]}"
+    given = _array(name, value)
+    array = _channels_first(given[None] if given.ndim == 2 else given, feature)
+    shapes = f"{_shapes(feature)} or {image_shape(feature)[1:]}"
+    expected = f"expected uint16 millimetres or float metres of shape {shapes}"
     if array is None or not (array.dtype == np.uint16 or array.dtype.kind == "f"):
         raise FrameError(f"Frame: {name!r} is {_words(value)}; {expected}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

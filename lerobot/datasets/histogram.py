@@ -1,9 +1,10 @@
-"""Mean, spread and quantiles of data that arrives in pieces: stable moments and one 5000-bin histogram per dimension.
+"""Mean, spread and quantiles of data that arrives in pieces: stable moments and a histogram per dimension.
 
-Moments follow Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
-(1979): deviations are taken from each piece's own mean, in float64, so a small spread around a large mean survives.
+Moments follow Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances" (1979): deviations are taken from each piece's own mean, in float64, so a small spread around a
+large mean survives.
 
-    piece (N, D)  ->  update  ->  count, mean (D), squared deviation (D), min (D), max (D), histogram (D, 5000)
+    piece (N, D)  ->  update  ->  count, mean, squared deviation, min, max (D), histogram (D, 5000)
 
 Shapes: N rows of a piece, D dimensions.
 """
@@ -21,7 +22,7 @@ def quantile_name(quantile: float) -> str:
 
 
 class RunningQuantileStats:
-    """Statistics of rows seen so far; every dimension has its own histogram, widened when the data outgrows it."""
+    """Statistics of rows seen so far; each dimension has a histogram that widens with its data."""
 
     def __init__(self, quantile_list: list[float] | None = None, num_quantile_bins: int = NUM_BINS) -> None:
         self.quantiles = tuple(quantile_list or QUANTILES)
@@ -31,8 +32,8 @@ class RunningQuantileStats:
     def update(self, batch: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Add rows (N, D), or (N,) for one dimension.
 
-        `weights` (N, D) whole numbers say how often each value occurred: a table of distinct values then stands for
-        all of them. Every column of `weights` must have the same sum.
+        `weights` (N, D) whole numbers say how often each value occurred: a table of distinct values then
+        stands for all of them. Every column of `weights` must have the same sum.
         """
         batch = np.asarray(batch)
         batch = batch.reshape(-1, 1) if batch.ndim < 2 else batch.reshape(-1, batch.shape[-1])
@@ -87,7 +88,7 @@ class RunningQuantileStats:
         self.count = total
 
     def _widen(self, low: np.ndarray, high: np.ndarray) -> None:
-        """Take in a wider range: where it grew, old counts move to the new bin that holds their bin's centre."""
+        """Take in a wider range: old counts move to the new bin that holds their bin's centre."""
         grew = (low < self.min) | (high > self.max)
         self.min, self.max = np.minimum(self.min, low), np.maximum(self.max, high)
         for d in np.flatnonzero(grew):

@@ -1,4 +1,4 @@
-"""One frame of a dataset: a dict with flat keys that also answers `item["observation"]` with a nested view."""
+"""One frame of a dataset: a dict with flat keys that also gives nested views, `item["observation"]`."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from lerobot.core.errors import suggest
 class Item(dict):
     """Flat keys such as "observation.images.top"; a key that only begins others gives them as a nested dict.
 
-    `item["observation"]` is {"state": ..., "images": {"top": ...}}. Nested views are plain dicts made when asked
-    for; they are not among `keys()`.
+    `item["observation"]` is {"state": ..., "images": {"top": ...}}. Nested views are plain dicts made when
+    asked for; they are not among `keys()`.
     """
 
     def __missing__(self, key: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """A dataset's folder, and the revision on the Hub that its missing files come from (None: a local dataset)."""
+    """A dataset's folder, and the Hub revision that missing files come from (None: a local dataset)."""
 
     root: Path
     repo_id: str

@@ -70,7 +70,8 @@ class LeRobotDatasetMetadata:
         folder = Path(root) if root is not None else hub.lerobot_home() / repo_id
         if folder.exists():
             raise DatasetError(
-                f"{folder} exists already. Choose another root, or add episodes to it with LeRobotDataset.resume()."
+                f"{folder} exists already. Choose another root, or add episodes to it with "
+                "LeRobotDataset.resume()."
             )
         for name, value in (("fps", fps), ("chunks_size", chunks_size)):
             if not value > 0:
@@ -130,7 +131,8 @@ class LeRobotDatasetMetadata:
         if len(self.episodes) != self.total_episodes:
             raise DatasetError(
                 f"{self.root / keys.INFO_FILE} counts {self.total_episodes} episodes, meta/episodes holds "
-                f"{len(self.episodes)}. If recording was interrupted before finalize(), the missing ones are lost; "
+                f"{len(self.episodes)}. If recording was interrupted before finalize(), the missing ones "
+                "are lost; "
                 "otherwise load with force_cache_sync=True."
             )
         if lengths.sum() != self.total_frames:
@@ -143,7 +145,8 @@ class LeRobotDatasetMetadata:
             row = self.episodes[int(wrong[0])]
             raise DatasetError(
                 f"{self.root}/meta/episodes: episode {wrong[0]} covers frames {row['dataset_from_index']} to "
-                f"{row['dataset_to_index']} and has length {row['length']}; this does not follow the one before."
+                f"{row['dataset_to_index']} and has length {row['length']}; this does not follow the one "
+                "before."
             )
 
     @property
@@ -286,7 +289,8 @@ class LeRobotDatasetMetadata:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.repo_id!r}, episodes={self.total_episodes}, frames={self.total_frames}, "
+            f"{type(self).__name__}({self.repo_id!r}, episodes={self.total_episodes}, "
+            f"frames={self.total_frames}, "
             f"fps={self.fps}, features={list(self.features)})"
         )
 
@@ -322,7 +326,8 @@ def _check_version(path: Path, version: str) -> None:
         raise DatasetError(f"{path}: codebase_version is {version!r}, expected {CODEBASE_VERSION!r}.")
     if found[0] < wanted[0]:
         raise DatasetError(
-            f"{path.parent.parent} is in format {version}; {CODEBASE_VERSION} is needed. Reading or converting "
+            f"{path.parent.parent} is in format {version}; {CODEBASE_VERSION} is needed. Reading or "
+            "converting "
             f"older formats is not supported yet."
         )
     if found[0] > wanted[0]:

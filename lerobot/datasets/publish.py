@@ -1,4 +1,4 @@
-"""A dataset onto the Hub: its folder without temporary pictures, a card, and the tag of its format version."""
+"""A dataset onto the Hub: its folder, a card, and the tag of its format version."""
 
 import json
 from collections.abc import Iterable
@@ -63,7 +63,10 @@ def card(meta: LeRobotDatasetMetadata, *, tags: list[str], license: str, fields:
         "configs": [{"config_name": "default", "data_files": "data/*/*.parquet"}],
         **fields,
     }
-    shaped = {**meta.info, "features": {k: {**v, "shape": list(v["shape"])} for k, v in meta.features.items()}}
+    shaped = {
+        **meta.info,
+        "features": {k: {**v, "shape": list(v["shape"])} for k, v in meta.features.items()},
+    }
     robot = f" of a {meta.robot_type}" if meta.robot_type else ""
     return (
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n\n"

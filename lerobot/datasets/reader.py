@@ -1,4 +1,4 @@
-"""Items and batches of the chosen episodes: windows of numbers are gathered at once, video frames grouped by file.
+"""Items and batches of the chosen episodes: numbers gathered at once, video frames grouped by file.
 
     indices (B) -> rows and windows (B, T) -> numbers by one gather per column
                                            -> pictures: distinct rows decoded once
@@ -91,7 +91,7 @@ class FrameReader:
         return np.where(rows < 0, rows + count, rows)
 
     def _window(self, rows: np.ndarray, offsets: list[int]) -> tuple[np.ndarray, Tensor]:
-        """Rows (B, T) that stay inside each item's episode, and flags (B, T) where the border was repeated."""
+        """Rows (B, T) inside each item's episode, and flags (B, T) where its border was repeated."""
         wanted = rows[:, None] + np.array(offsets)  # (B, T)
         first, last = self.columns.first[rows, None], self.columns.last[rows, None]
         return np.clip(wanted, first, last), torch.from_numpy((wanted < first) | (wanted > last))

@@ -1,4 +1,4 @@
-"""The order in which frames are trained on: shuffled anew each epoch, repeatable, and resumable at any step."""
+"""The order in which frames are trained on: shuffled each epoch, repeatable, resumable at any step."""
 
 import logging
 import math
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class EpisodeAwareSampler:
     """Frame numbers of chosen episodes, without the first or last few of each.
 
-    Epoch e is ordered by a CPU generator seeded with the first uint64 of NumPy's SeedSequence([seed, e]); each
-    iterator begins the next epoch.
+    Epoch e is ordered by a CPU generator seeded with the first uint64 of NumPy's SeedSequence([seed, e]);
+    each iterator begins the next epoch.
 
     Args:
         dataset_from_indices: first frame of each episode.

@@ -62,8 +62,10 @@ def _check_declaration(name: str, feature: dict) -> None:
             known = False
         if not known:
             raise DatasetError(
-                f"Feature {name!r}: dtype {dtype!r} is not known; image, video, string, or a number type such as "
-                f"float32, int64, bool.{suggest(str(dtype), ['float32', 'int64', 'video', 'image', 'string'])}"
+                f"Feature {name!r}: dtype {dtype!r} is not known; image, video, string, or a number type "
+                "such as "
+                "float32, int64, "
+                f"bool.{suggest(str(dtype), ['float32', 'int64', 'video', 'image', 'string'])}"
             )
     if not len(shape) or any(not isinstance(size, (int, np.integer)) or size < 1 for size in shape):
         raise DatasetError(f"Feature {name!r}: shape {shape!r} must be positive whole numbers, such as (6,).")
@@ -175,7 +177,8 @@ def numbers(column: pa.ChunkedArray, feature: dict, *, where: str) -> np.ndarray
     size = int(np.prod(shape))
     if len(values) != rows * size:
         raise DatasetError(
-            f"{where}: {len(values)} numbers in {rows} rows, expected {size} per row (shape {shape} in meta/info.json)."
+            f"{where}: {len(values)} numbers in {rows} rows, expected {size} per row (shape {shape} in "
+            "meta/info.json)."
         )
     flat = values.to_numpy(zero_copy_only=False)
     return flat.reshape(rows) if shape == (1,) else flat.reshape(rows, *shape)

@@ -1,6 +1,6 @@
 """Statistics of dataset features: of arrays, of episodes, of pictures, and of many episodes together.
 
-    frames of an episode --compute_episode_stats--> {feature: {stat: array}} --aggregate_stats--> meta/stats.json
+    an episode --compute_episode_stats--> {feature: {stat: array}} --aggregate_stats--> meta/stats.json
 
 Shapes: T frames, N rows, D numbers per row, C H W picture.
 """
@@ -61,8 +61,9 @@ def get_feature_stats(
 ) -> dict[str, np.ndarray]:
     """min, max, mean, std, count and quantiles of an array over the given axes.
 
-    `axis=0` treats the array as rows of its last dimension. `axis=None` takes all numbers together. Results have
-    the shape of the axes that are left, at least one, with reduced axes kept as 1 when `keepdims`; count is (1,).
+    `axis=0` treats the array as rows of its last dimension. `axis=None` takes all numbers together. Results
+    have the shape of the axes that are left, at least one, with reduced axes kept as 1 when `keepdims`; count
+    is (1,).
     """
     rows, shape = _as_rows(np.asarray(array), axis=axis, keepdims=keepdims)  # (N, D)
     running = RunningQuantileStats(quantile_list)
@@ -91,7 +92,7 @@ def _as_rows(array: np.ndarray, *, axis: int | tuple[int, ...] | None, keepdims:
 def compute_episode_stats(
     episode_data: dict[str, Any], features: dict[str, dict], quantile_list: list[float] | None = None
 ) -> Stats:
-    """Statistics of one episode: columns are arrays (T, ...), cameras lists of picture files, text is skipped.
+    """Statistics of one episode: columns are arrays (T, ...), cameras lists of picture files.
 
     Vectors give (D,), scalars (1,), pictures (C, 1, 1): colours in 0..1, depth in its own unit.
     """

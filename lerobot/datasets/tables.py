@@ -66,7 +66,8 @@ class EpisodeTable:
     def load(cls, root: Path) -> "EpisodeTable":
         """All episodes under `meta/episodes`, without their statistics.
 
-        An episode that an earlier file holds already is what an interrupted clean-up left, and is passed over.
+        An episode that an earlier file holds already is what an interrupted clean-up left, and is passed
+        over.
 
         Raises:
             DatasetError: a needed column is missing, or episode numbers are not 0, 1, 2, ...
@@ -87,7 +88,8 @@ class EpisodeTable:
         expected = np.arange(len(self), len(self) + len(numbers) - first_new)
         if not np.array_equal(numbers[first_new:], expected):
             raise DatasetError(
-                f"{path}: episode_index is {_brief(numbers)}, expected {_brief(expected)} after the files before it. "
+                f"{path}: episode_index is {_brief(numbers)}, expected {_brief(expected)} after the files "
+                "before it. "
                 "Is a file of meta/episodes missing?"
             )
         for name in rows.column_names:
@@ -236,7 +238,7 @@ class TaskTable(Mapping):
         return cls([name for _, name in pairs])
 
     def save(self, root: Path) -> None:
-        """Replace `meta/tasks.parquet` durably, in the layout that pandas reads back with `task` as its index."""
+        """Replace `meta/tasks.parquet` durably; pandas reads it back with `task` as its index."""
         table = pa.table(
             {keys.TASK_INDEX: pa.array(range(len(self.names)), pa.int64()), keys.TASK: self.names}
         )

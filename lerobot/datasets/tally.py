@@ -1,9 +1,9 @@
 """Picture statistics of an episode while it is recorded, without keeping its pictures.
 
-    picture -> every n-th pixel -> counts of its 256 levels (colour) | the pixels (depth) -> sampled frames -> stats
+    picture -> every n-th pixel -> counts of 256 levels (colour) | pixels (depth) -> sampled frames -> stats
 
-How many frames are sampled depends on the episode's length, which is only known at its end, so a small summary of
-every frame is kept; past `MAX_KEPT` frames every second one is dropped, again and again.
+How many frames are sampled depends on the episode's length, which is only known at its end, so a small
+summary of every frame is kept; past `MAX_KEPT` frames every second one is dropped, again and again.
 Shapes: C H W picture.
 """
 
@@ -42,7 +42,7 @@ class PictureTally:
         if self.is_depth:
             running.update(np.stack([self._kept[i] for i in chosen]).reshape(-1, 1))
         else:
-            counts = np.sum([self._kept[i] for i in chosen], axis=0, dtype=np.int64)  # (C, 256)
+            counts = np.stack([self._kept[i] for i in chosen]).sum(axis=0, dtype=np.int64)  # (C, 256)
             levels = np.repeat(np.arange(LEVELS, dtype=np.uint8)[:, None], len(counts), axis=1)  # (256, C)
             running.update(levels, counts.T)
         stats = running.get_statistics() | {"count": np.array([len(chosen)])}

@@ -1,4 +1,4 @@
-"""Frames out of mp4 files, by number: decoders stay open and are shared among threads, key frame groups decode once.
+"""Frames out of mp4 files, by number: open decoders are shared by threads, key frame groups decode once.
 
     [(file, frame number)] -> sorted by file and number -> seek once per group -> (N, C, H, W)
 
@@ -9,7 +9,7 @@ Shapes: N frames, C H W picture (uint8 RGB, or uint16 levels with C = 1 for dept
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -41,7 +41,7 @@ class VideoReader:
         )  # threads come from outside
         self.path, self.fps, self.tolerance_s, self.is_depth = path, fps, tolerance_s, is_depth
         self.index = getattr(self.stream, "index_entries", None)
-        self._frames = None  # decoding goes on from here
+        self._frames: Iterator[av.VideoFrame] | None = None  # decoding goes on from here
         self._at = -1  # number of the last decoded frame
 
     def read(self, numbers: Sequence[int], put: Callable[[int, np.ndarray], None]) -> None:
@@ -67,6 +67,7 @@ class VideoReader:
         if self._should_seek(number):
             self._seek(number)
         while True:
+            assert self._frames is not None
             frame = next(self._frames, None)
             if frame is None:
                 self._at = -1

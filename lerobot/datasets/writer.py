@@ -4,8 +4,8 @@
     save_episode: videos -> data file -> tasks -> row in meta/episodes (the commit) -> info.json, stats.json
     finalize: small files joined up to the size limits (compact.py)
 
-Every file is written aside, forced to disk and renamed. Until finalize each episode has files of its own. What
-comes before the commit and is not followed by it is never looked at by readers; `repair` deletes it.
+Every file is written aside, forced to disk and renamed. Until finalize each episode has files of its own.
+What comes before the commit and is not followed by it is never looked at by readers; `repair` deletes it.
 Shapes: T frames of the episode, C H W picture.
 """
 
@@ -132,7 +132,7 @@ class EpisodeWriter:
         self.is_finalized = True
 
     def repair(self) -> None:
-        """Delete what an interrupted recording left, and write counters and statistics that fit the episodes."""
+        """Delete what an interrupted recording left, and bring counters and statistics up to date."""
         removed = compact.remove_leftovers(self.meta)
         for path in removed:
             logger.warning("Removed %s, left by an interrupted recording.", path)
@@ -233,7 +233,8 @@ class EpisodeWriter:
 
     def _episode_columns(self, tasks: tables.TaskTable) -> dict[str, Any]:
         """Every column of the data file: arrays (T, ...), lists for texts and pictures."""
-        length, columns = len(self._tasks), {}
+        length = len(self._tasks)
+        columns: dict[str, Any] = {}
         frames = np.arange(length, dtype=np.int64)
         for name, values in self._columns.items():
             feature = self.meta.features[name]

@@ -33,7 +33,7 @@ DEPTH = {
 
 
 def picture(episode: int, frame: int) -> np.ndarray:
-    """(H, W, 3) uint8: flat, so that a lossy video keeps it; its red tells the frame, its green the episode."""
+    """(H, W, 3) uint8: flat, so that a lossy video keeps it; red tells the frame, green the episode."""
     return np.broadcast_to(
         np.array([(frame * 12 + 8) % 256, (episode * 24 + 8) % 256, 128], np.uint8), (HEIGHT, WIDTH, 3)
     ).copy()
@@ -41,7 +41,9 @@ def picture(episode: int, frame: int) -> np.ndarray:
 
 def depth(episode: int, frame: int) -> np.ndarray:
     """(H, W) uint16 millimetres."""
-    return (500 + 100 * episode + 10 * frame + np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)).astype(np.uint16)
+    return (500 + 100 * episode + 10 * frame + np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)).astype(
+        np.uint16
+    )
 
 
 def frame(features: dict, episode: int, k: int) -> dict:
@@ -95,7 +97,10 @@ def check_item(item: dict, given: dict, index: int, where: str) -> None:
         if isinstance(value, str):
             assert item[name] == value, where
         elif "images" not in name:
-            assert np.array_equal(item[name].numpy(), value.astype(item[name].numpy().dtype).squeeze()), (where, name)
+            assert np.array_equal(item[name].numpy(), value.astype(item[name].numpy().dtype).squeeze()), (
+                where,
+                name,
+            )
         elif "depth" in name:
             assert np.abs(item[name][0].numpy() - value).max() <= 2, (where, name)
         else:

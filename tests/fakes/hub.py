@@ -121,7 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
     # --- answers
 
     def _json(self, value, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+        self._send(
+            json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})}
+        )
 
     def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -134,7 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _missing(self, what: str) -> None:
         code = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}[what]
-        self._json({"error": f"{what} not found"}, 404, {"X-Error-Code": code, "X-Error-Message": f"{what} not found"})
+        self._json(
+            {"error": f"{what} not found"},
+            404,
+            {"X-Error-Code": code, "X-Error-Message": f"{what} not found"},
+        )
 
     def _repo(self, kind: str, id: str) -> FakeRepo | None:
         repo = self.hub.repos.get((kind.removesuffix("s"), id))
@@ -143,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         return repo
 
     def whoami(self, body: bytes) -> None:
-        self._json({"type": "user", "name": "me", "fullname": "Me", "orgs": [], "auth": {"type": "access_token"}})
+        self._json(
+            {"type": "user", "name": "me", "fullname": "Me", "orgs": [], "auth": {"type": "access_token"}}
+        )
 
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
@@ -218,7 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
         if oid is None:
             self._missing("revision")
             return
-        siblings = [{"rfilename": name, "size": len(data)} for name, data in sorted(repo.commits[oid].items())]
+        siblings = [
+            {"rfilename": name, "size": len(data)} for name, data in sorted(repo.commits[oid].items())
+        ]
         self._json({"id": id, "_id": oid, "sha": oid, "private": False, "tags": [], "siblings": siblings})
 
     def tree(self, body: bytes, kind: str, id: str, revision: str, folder: str | None = None) -> None:
