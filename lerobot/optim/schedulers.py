@@ -183,7 +183,7 @@ class CosineDecayWithWarmupSchedulerConfig(LRSchedulerConfig):
 
 
 def warmed_up(warmup: int, total: int, shape: Callable[[float], float]) -> Factor:
-    """A factor that rises over `warmup` steps, then follows `shape` of the progress, which is 1 at `total`."""
+    """A factor that rises over `warmup` steps, then is `shape` of the progress, which is 1 at `total`."""
 
     def at(step: int) -> float:
         if step < warmup:

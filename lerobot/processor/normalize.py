@@ -7,8 +7,8 @@
 
 where d = max - min, or eps where that is 0. Nothing is clamped.
 
-File format: one float32 tensor per statistic, `<feature>.<statistic>`, for every feature of the dataset. Images
-have statistics (C, 1, 1), everything else one number per dimension.
+File format: one float32 tensor per statistic, `<feature>.<statistic>`, for every feature of the dataset.
+Images have statistics (C, 1, 1), everything else one number per dimension.
 """
 
 from collections.abc import Iterable, Mapping
