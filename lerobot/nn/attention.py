@@ -1,11 +1,11 @@
-"""Multi-head attention with PyTorch's parameter layout and one fused kernel.
+"""Multi-head attention with PyTorch's parameter layout and fast kernels.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need".
 
     query (S, B, D) -> h heads of width d -> softmax(q k^T / sqrt(d)) v -> (S, B, D)
 
-Shapes: S tokens, B batch, D model width, h heads, d width per head. Sequence first: random numbers of dropout are
-then drawn in the order in which published training runs drew them.
+Shapes: S tokens, B batch, D model width, h heads, d width per head. Sequence first: random numbers of dropout
+are then drawn in the order in which published training runs drew them.
 """
 
 import torch
@@ -36,25 +36,34 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, key_is_pad: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, key_is_pad: Tensor | None = None
+    ) -> Tensor:
         """(S, B, D).
 
         Args:
-            key_is_pad: (B, M) bool, true where a key must not be looked at; each row needs at least one false.
+            key_is_pad: (B, M) bool, true where a key must not be looked at; each row needs at least one
+                false.
         """
-        q, k, v = self._project(query, key, value)                                    # (S or M, B, D) each
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = map(F.linear, (query, key, value), weights, biases)  # (S or M, B, D) each
         q, k, v = (rearrange(x, "s b (h d) -> b h s d", h=self.num_heads) for x in (q, k, v))
-        is_seen = None if key_is_pad is None else ~key_is_pad[:, None, None, :]       # (B, 1, 1, M)
+        is_seen = None if key_is_pad is None else ~key_is_pad[:, None, None, :]  # (B, 1, 1, M)
         rate = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=is_seen, dropout_p=rate)
-        return self.out_proj(rearrange(found, "b h s d -> s b (h d)"))                # (S, B, D)
+        found = attend(q, k, v, is_seen=is_seen, dropout=rate)
+        return self.out_proj(rearrange(found, "b h s d -> s b (h d)"))  # (S, B, D)
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values; equal inputs share one product."""
-        weight, bias, cut = self.in_proj_weight, self.in_proj_bias, 2 * self.width
-        if query is key:
-            q, k = F.linear(query, weight[:cut], bias[:cut]).chunk(2, dim=-1)
-        else:
-            q = F.linear(query, weight[: self.width], bias[: self.width])
-            k = F.linear(key, weight[self.width : cut], bias[self.width : cut])
-        return q, k, F.linear(value, weight[cut:], bias[cut:])
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, is_seen: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of heads (B, h, S, d) over (B, h, M, d); `is_seen` broadcasts to (B, h, S, M).
+
+    While training on a CPU the probabilities are kept: the fused kernel's backward pass recomputes them,
+    which loses all digits of the query and key gradients where attention is sharp, and it has no dropout
+    there anyway.
+    """
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=is_seen, dropout_p=dropout)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, h, S, M)
+    if is_seen is not None:
+        scores.masked_fill_(~is_seen, float("-inf"))
+    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v  # (B, h, S, d)

@@ -1,6 +1,6 @@
 """ImageNet weights for a ResNet: from a file, from caches on this machine, or from the Hugging Face Hub.
 
-    "ResNet18_Weights.IMAGENET1K_V1" -> torch hub cache -> Hub cache -> download -> ResNet (classifier left out)
+"ResNet18_Weights.IMAGENET1K_V1" -> torch hub cache -> Hub cache -> download -> ResNet (classifier left out)
 """
 
 import logging
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
 from lerobot.core.hub import HubError, Repo
 from lerobot.nn.resnet import ResNet
@@ -36,9 +37,9 @@ def load_imagenet_weights(backbone: ResNet, name: str, *, source: str) -> None:
     """Fill a backbone called `name` (resnet18, ...) from `source`.
 
     Args:
-        source: a .safetensors or .pth file, or a name such as ResNet18_Weights.IMAGENET1K_V1 (DEFAULT is the newest),
-            which is looked for in `$TORCH_HOME/hub/checkpoints` (default ~/.cache/torch), then in the Hub's cache, then
-            downloaded from the Hub.
+        source: a .safetensors or .pth file, or a name such as ResNet18_Weights.IMAGENET1K_V1 (DEFAULT is the
+            newest), which is looked for in `$TORCH_HOME/hub/checkpoints` (default ~/.cache/torch), then in
+            the Hub's cache, then downloaded from the Hub.
 
     Raises:
         CheckpointError: there is no such file, it cannot be fetched, or it does not fit the network.
@@ -47,11 +48,14 @@ def load_imagenet_weights(backbone: ResNet, name: str, *, source: str) -> None:
     stored = read_weights(path)
     wanted = backbone.state_dict()
     weights = {key: value for key, value in stored.items() if key in wanted}
-    missing = sorted(wanted.keys() - weights.keys() - {k for k in wanted if k.endswith("num_batches_tracked")})
+    missing = sorted(
+        wanted.keys() - weights.keys() - {k for k in wanted if k.endswith("num_batches_tracked")}
+    )
     misfits = sorted(key for key, value in weights.items() if value.shape != wanted[key].shape)
     if missing or misfits:
         raise CheckpointError(
-            f"{path} does not hold the weights of {name}: {len(missing)} are missing, {len(misfits)} have another shape "
+            f"{path} does not hold the weights of {name}: {len(missing)} are missing, {len(misfits)} have "
+            "another shape "
             f"(first: {(missing + misfits)[0]}). {NO_WEIGHTS}"
         )
     backbone.load_state_dict(weights, strict=False)  # strict above; counters of batches may be absent
@@ -74,16 +78,18 @@ def find_weights(name: str, source: str) -> Path:
     if cached.is_file():
         return cached
     try:
-        return Repo(repo_id=repo_id).file("model.safetensors")
+        return Repo(repo_id=repo_id).file(keys.WEIGHTS_FILE)
     except HubError as error:
         raise CheckpointError(
-            f"The ImageNet weights of {name} are not on this machine, and {error} {NO_WEIGHTS} - or put {file_name} into "
-            f"{torch_cache()}, or give a file: --policy.pretrained_backbone_weights=/path/to/{name}.safetensors"
+            f"The ImageNet weights of {name} are not on this machine, and {error} {NO_WEIGHTS} - or put "
+            f"{file_name} into "
+            f"{torch_cache()}, or give a file: "
+            f"--policy.pretrained_backbone_weights=/path/to/{name}.safetensors"
         ) from error
 
 
 def weights_version(name: str, source: str) -> str:
-    """"V1" or "V2" of a weights name such as ResNet18_Weights.IMAGENET1K_V1, IMAGENET1K_V1 or DEFAULT.
+    """ "V1" or "V2" of a weights name such as ResNet18_Weights.IMAGENET1K_V1, IMAGENET1K_V1 or DEFAULT.
 
     Raises:
         CheckpointError: the name belongs to another network, or there is no such version.
@@ -103,7 +109,7 @@ def weights_version(name: str, source: str) -> str:
 def torch_cache() -> Path:
     """Folder in which PyTorch keeps downloaded weights."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    home = os.environ.get("TORCH_HOME", f"{cache}/torch")
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 

@@ -1,7 +1,7 @@
 """Residual networks for images, cut before the pooling and the classifier.
 
-Paper: He et al. 2015, "Deep Residual Learning for Image Recognition". Parameter names and arithmetic are those of
-torchvision, so its weight files fit (`nn/imagenet.py` finds them).
+Paper: He et al. 2015, "Deep Residual Learning for Image Recognition". Parameter names and arithmetic are
+those of torchvision, so its weight files fit (`nn/imagenet.py` finds them).
 
     images (B, 3, H, W) -> conv1, bn1, pool: H/4 -> layer1: H/4 -> layer2: H/8 -> layer3: H/16 -> layer4: H/32
 
@@ -35,7 +35,11 @@ def group_norm(width: int) -> nn.Module:
     return nn.GroupNorm(max(1, width // CHANNELS_PER_GROUP), width)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"frozen": frozen_norm, "batch": batch_norm, "group": group_norm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "frozen": frozen_norm,
+    "batch": batch_norm,
+    "group": group_norm,
+}
 
 
 class ResNet(nn.Module):
@@ -66,6 +70,7 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         width_in = 64
+        stages = []
         for index, (width, depth) in enumerate(zip(STAGE_WIDTHS, depths, strict=True)):
             is_dilated = dilate_last and index == 3
             stride = 1 if index == 0 or is_dilated else 2
@@ -76,7 +81,8 @@ class ResNet(nn.Module):
                 first_stride = stride if position == 0 else 1
                 blocks.append(block(width_in, width, stride=first_stride, dilation=dilation, norm=make_norm))
                 width_in = width * block.expansion
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.out_channels = width_in
         self._initialise()
 
@@ -87,10 +93,10 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The last stage's map (B, out_channels, H/32, W/32)."""
-        x = F.relu(conv_norm(self.conv1, self.bn1, images), inplace=True)             # (B, 64, H/2, W/2)
-        x = self.maxpool(x)                                                           # (B, 64, H/4, W/4)
-        x = self.layer2(self.layer1(x))                                               # (B, 2*64*e, H/8, W/8)
-        return self.layer4(self.layer3(x))                                            # (B, 8*64*e, H/32, W/32)
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)  # (B, 64, H/2, W/2)
+        x = self.maxpool(x)  # (B, 64, H/4, W/4)
+        x = self.layer2(self.layer1(x))  # (B, 2*64*e, H/8, W/8)
+        return self.layer4(self.layer3(x))  # (B, 8*64*e, H/32, W/32)
 
 
 class BasicBlock(nn.Module):
@@ -110,9 +116,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, width, H/stride, W/stride)."""
-        y = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
-        y = conv_norm(self.conv2, self.bn2, y)
-        return F.relu(y.add_(around(self.downsample, x)), inplace=True)
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y.add_(x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -137,10 +143,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 4*width, H/stride, W/stride)."""
-        y = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)
-        y = F.relu(conv_norm(self.conv2, self.bn2, y), inplace=True)
-        y = conv_norm(self.conv3, self.bn3, y)
-        return F.relu(y.add_(around(self.downsample, x)), inplace=True)
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y.add_(x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
 def shortcut(
@@ -150,18 +156,6 @@ def shortcut(
     if stride == 1 and width_in == width_out:
         return None
     return nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), norm(width_out))
-
-
-def around(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
-    """What the shortcut carries."""
-    return x if downsample is None else conv_norm(downsample[0], downsample[1], x)
-
-
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """Convolution, then norm; a frozen norm may melt into the convolution."""
-    if isinstance(norm, FrozenBatchNorm2d):
-        return norm.after(conv, x)
-    return norm(conv(x))
 
 
 ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {

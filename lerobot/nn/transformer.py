@@ -1,7 +1,7 @@
 """Transformer encoder and decoder whose positions are added to queries and keys in every layer.
 
-Paper: Carion et al. 2020, "End-to-End Object Detection with Transformers" (DETR). Norms come after each residual sum
-unless `pre_norm`.
+Paper: Carion et al. 2020, "End-to-End Object Detection with Transformers" (DETR). Norms come after each
+residual sum unless `pre_norm`.
 
     tokens (S, B, D), positions (S, 1, D) -> encoder -> memory (S, B, D)
     queries (T, B, D), memory             -> decoder -> (T, B, D)
@@ -54,8 +54,8 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, memory: Tensor, *, position: Tensor, memory_position: Tensor) -> Tensor:
-        """Queries (T, B, D) with positions (T, 1, D) over memory (S, B, D) with positions (S, 1, D) -> (T, B, D)."""
-        keys = memory + memory_position                                               # (S, B, D), for all layers
+        """Queries (T, B, D), placed by (T, 1, D), over memory (S, B, D), placed by (S, 1, D) -> (T, B, D)."""
+        keys = memory + memory_position  # (S, B, D), for all layers
         for layer in self.layers:
             if self.grad_checkpointing and self.training:
                 x = checkpoint(layer, x, memory, position=position, keys=keys, use_reentrant=False)
@@ -98,7 +98,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention over the memory, a feed-forward net, each with dropout, residual sum and norm."""
+    """Self-attention, attention over the memory, feed-forward net; each with dropout, residual sum and norm."""
 
     def __init__(
         self, width: int, num_heads: int, *, hidden: int, dropout: float, activation: str, pre_norm: bool

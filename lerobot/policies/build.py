@@ -1,6 +1,6 @@
 """Config -> policy, ready to train or to act: features filled in or compared, weights loaded, on its device.
 
-    dataset or environment --features--> config --class--> policy
+dataset or environment --features--> config --class--> policy
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ def make_policy(
 ) -> PreTrainedPolicy:
     """A policy for a dataset or an environment: with the weights of `cfg.pretrained_path`, or new ones.
 
-    Empty `input_features` and `output_features` of `cfg` are filled in, in place, so that pipelines made from the same
-    config know them.
+    Empty `input_features` and `output_features` of `cfg` are filled in, in place, so that pipelines made from
+    the same config know them.
 
     Args:
         ds_meta: metadata of the dataset (`features` is read).
@@ -45,7 +45,9 @@ def make_policy(
         DeviceError: `cfg.device` is absent; for a checkpoint's device that is only a warning.
     """
     if ds_meta is not None and env_cfg is not None:
-        raise ConfigError("Give make_policy the metadata of a dataset or the config of an environment, not both.")
+        raise ConfigError(
+            "Give make_policy the metadata of a dataset or the config of an environment, not both."
+        )
     offered = offered_features(ds_meta, env_cfg, rename_map or {})
     if offered is not None:
         for name, shape in (image_shapes or {}).items():
@@ -61,7 +63,9 @@ def make_policy(
     return policy_class(cfg).to(device)
 
 
-def offered_features(ds_meta: Any, env_cfg: Any, rename_map: Mapping[str, str]) -> dict[str, PolicyFeature] | None:
+def offered_features(
+    ds_meta: Any, env_cfg: Any, rename_map: Mapping[str, str]
+) -> dict[str, PolicyFeature] | None:
     """What a dataset or an environment has, under the policy's names; None without either."""
     if ds_meta is not None:
         features: Features = policy_features(ds_meta.features)
@@ -73,7 +77,8 @@ def offered_features(ds_meta: Any, env_cfg: Any, rename_map: Mapping[str, str]) 
     if strangers:
         name = sorted(strangers)[0]
         raise FeatureMismatchError(
-            f"--rename_map renames {name!r}, which is not there.{suggest(name, features)} There are: {', '.join(features)}."
+            f"--rename_map renames {name!r}, which is not there.{suggest(name, features)} There are: "
+            f"{', '.join(features)}."
         )
     return {rename_map.get(name, name): feature for name, feature in features.items()}
 
@@ -87,7 +92,8 @@ def adopt_features(cfg: PreTrainedConfig, offered: Features, *, source: str) -> 
     actions = {name: f for name, f in offered.items() if f.type is FeatureType.ACTION}
     if not actions:
         raise FeatureMismatchError(
-            f"The {source} has no actions, so there is nothing to imitate. It has: {', '.join(offered) or 'nothing'}."
+            f"The {source} has no actions, so there is nothing to imitate. It has: "
+            f"{', '.join(offered) or 'nothing'}."
         )
     if not cfg.input_features:
         cfg.input_features = {name: f for name, f in offered.items() if name not in actions}
@@ -99,20 +105,26 @@ def adopt_features(cfg: PreTrainedConfig, offered: Features, *, source: str) -> 
         cameras = [name for name, f in offered.items() if f.type is FeatureType.VISUAL]
         raise FeatureMismatchError(
             f"The {source} does not fit this {cfg.type} policy: {'; '.join(problems)}. The {source} has: "
-            f"{', '.join(f'{name} {list(f.shape)}' for name, f in offered.items())}. If a camera only has another name, type: "
-            f"--rename_map='{{\"{cameras[0] if cameras else 'name there'}\": \"name in the policy\"}}'; for another size, "
+            f"{', '.join(f'{name} {list(f.shape)}' for name, f in offered.items())}. If a camera only has "
+            "another name, type: "
+            f"--rename_map='{{{cameras[0] if cameras else 'name there'}: name in the policy}}'; for another "
+            "size, "
             "--policy.input_shapes.CAMERA=[C,H,W]; to start anew, give --policy.type without --policy.path."
         )
 
 
 def missing(wanted: Features, offered: Features, cfg: PreTrainedConfig) -> list[str]:
     """Features the policy has and the other side lacks, as sentences."""
-    absent = [name for name in wanted if name not in offered and wanted[name].type is not FeatureType.LANGUAGE]
+    absent = [
+        name for name in wanted if name not in offered and wanted[name].type is not FeatureType.LANGUAGE
+    ]
     if cfg.is_shape_free:  # absent cameras are masked, as long as none is a stranger
         cameras = {name for name, f in offered.items() if f.type is FeatureType.VISUAL}
         is_subset = cameras <= wanted.keys()
         absent = [n for n in absent if wanted[n].type is FeatureType.VISUAL and not is_subset]
-    return [f"the policy reads or writes {name} {list(wanted[name].shape)}, which is not there" for name in absent]
+    return [
+        f"the policy reads or writes {name} {list(wanted[name].shape)}, which is not there" for name in absent
+    ]
 
 
 def misshapen(wanted: Features, offered: Features, cfg: PreTrainedConfig) -> list[str]:

@@ -41,7 +41,7 @@ action = policy.select_action(observation)  # raw observation in, action in the 
 
 
 def model_card(config: PreTrainedConfig, repo_id: str, *, folder: Path | None = None) -> str:
-    """README.md of the policy; facts of the training come from the `train_config.json` of `folder`, if it is there."""
+    """README.md of the policy; facts of its training come from `train_config.json` in `folder`."""
     training = read_training(folder) if folder else {}
     repo = (training.get("dataset") or {}).get("repo_id")
     header = {
@@ -55,7 +55,9 @@ def model_card(config: PreTrainedConfig, repo_id: str, *, folder: Path | None = 
     }
     features = {**config.input_features, **config.output_features}
     rows = [f"| `{name}` | {f.type} | {list(f.shape)} |" for name, f in features.items()]
-    facts = {name: training.get(name) for name in ("steps", "batch_size", "seed") if training.get(name) is not None}
+    facts = {
+        name: training.get(name) for name in ("steps", "batch_size", "seed") if training.get(name) is not None
+    }
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     body = BODY.format(
         type=config.type,

@@ -1,7 +1,9 @@
 """Between two looks: queues of observations and actions, and averaging of overlapping chunks.
 
-    observation -> ObservationQueue -> (B, O, ...) -> policy -> chunk (B, T, A) -> ActionQueue -> action (B, A)
-                                                                             \\-> TemporalEnsemble -> action (B, A)
+    observation -> ObservationQueue -> (B, O, ...) -> policy -> chunk (B, T, A) -> ActionQueue -> action (B,
+    A)
+                                                                             \\-> TemporalEnsemble -> action
+                                                                             (B, A)
 
 Shapes: B batch, O observations a policy looks at, T actions of a chunk, A action size.
 """
@@ -58,21 +60,22 @@ class ObservationQueue:
 class TemporalEnsemble:
     """Averages what successive chunks say about the same moment.
 
-    With the predictions for a moment counted from the oldest, i = 0, their weights are exp(-coeff * i): a positive
-    `coeff` trusts old predictions more. Only the running average and the number of predictions in it are kept.
+    With the predictions for a moment counted from the oldest, i = 0, their weights are exp(-coeff * i): a
+    positive `coeff` trusts old predictions more. Only the running average and the number of predictions in it
+    are kept.
 
     Paper: Zhao et al. 2023, algorithm 2.
     """
 
     def __init__(self, coeff: float, chunk_size: int) -> None:
-        self.weights = torch.exp(-coeff * torch.arange(chunk_size))                   # (T,)
-        self.sums = self.weights.cumsum(0)                                            # (T,)
+        self.weights = torch.exp(-coeff * torch.arange(chunk_size))  # (T,)
+        self.sums = self.weights.cumsum(0)  # (T,)
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._average: Tensor | None = None                                           # (B, T-1, A) between calls
-        self._counts = torch.ones(0, 1, dtype=torch.long)                             # (T-1, 1)
+        self._average: Tensor | None = None  # (B, T-1, A) between calls
+        self._counts = torch.ones(0, 1, dtype=torch.long)  # (T-1, 1)
 
     def update(self, chunk: Tensor) -> Tensor:
         """The averaged action (B, A) of now, given the chunk (B, T, A) that was just predicted."""
@@ -81,7 +84,7 @@ class TemporalEnsemble:
             self._average = chunk
             self._counts = torch.ones(chunk.shape[1], 1, dtype=torch.long, device=chunk.device)
         else:
-            known, counts = chunk[:, :-1], self._counts                               # (B, T-1, A), (T-1, 1)
+            known, counts = chunk[:, :-1], self._counts  # (B, T-1, A), (T-1, 1)
             blended = self._average * self.sums[counts - 1] + known * self.weights[counts]
             self._average = torch.cat([blended / self.sums[counts], chunk[:, -1:]], dim=1)
             self._counts = torch.cat([counts + 1, torch.ones_like(counts[:1])])

@@ -1,4 +1,4 @@
-"""Policy type -> policy class: `policies/act/config.py` registers the name, `policies/act/policy.py` holds the class.
+"""Policy type -> policy class: `act/config.py` registers the name, `act/policy.py` holds the class.
 
 Third-party packages may call the two modules `configuration_x` and `modeling_x`.
 """
@@ -26,7 +26,7 @@ def get_policy_class(name: str) -> type[Any]:
 
 
 def sibling(config_class: type, ours: str, theirs: str) -> str:
-    """Name of the module beside a config's: `act.config` -> `act.{ours}`, `configuration_x` -> `{theirs}_x`."""
+    """The module beside a config's: `act.config` -> `act.{ours}`, `configuration_x` -> `{theirs}_x`."""
     package, _, module = config_class.__module__.rpartition(".")
     name = ours if module == "config" else module.replace("configuration", theirs)
     return f"{package}.{name}" if package else name

@@ -37,7 +37,9 @@ def asked_device(name: str | None) -> torch.device:
     try:
         found = is_present(name)
     except RuntimeError as error:
-        raise DeviceError(f"There is no kind of device called {name!r}; expected cuda, mps, xpu or cpu.") from error
+        raise DeviceError(
+            f"There is no kind of device called {name!r}; expected cuda, mps, xpu or cpu."
+        ) from error
     if not found:
         raise DeviceError(
             f"The device {name!r} was asked for and this machine does not have it. "
@@ -52,5 +54,7 @@ def stored_device(name: str | None) -> torch.device:
         return asked_device(name)
     except DeviceError:
         device = best_device()
-        logger.warning("The checkpoint was made on %r, which this machine does not have: using %s.", name, device)
+        logger.warning(
+            "The checkpoint was made on %r, which this machine does not have: using %s.", name, device
+        )
         return device

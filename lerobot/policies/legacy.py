@@ -1,6 +1,7 @@
 """Checkpoints from before LeRobot 0.4: the statistics of the dataset are buffers among the weights.
 
-    normalize_inputs.buffer_observation_images_front_left.mean   ->   stats["observation.images.front_left"]["mean"]
+    normalize_inputs.buffer_observation_images_front_left.mean   ->
+    stats["observation.images.front_left"]["mean"]
 
 A buffer's name has underscores for dots, so it is matched against the features in the config.
 """

@@ -1,4 +1,4 @@
-"""What every policy is: a module that learns from batches, acts on observations, and lives in a checkpoint folder.
+"""What every policy is: a module that learns from batches, acts on observations, lives in a folder.
 
     batch -> forward -> loss                                                       training
     observation -> [its preprocessor] -> plan -> queue -> [its postprocessor] -> action   acting
@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from lerobot.core import keys
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
 from lerobot.policies import card, legacy
@@ -34,19 +33,22 @@ PUBLISHED = ("*.safetensors", "*.json", "*.yaml", "*.md")
 
 
 class PreTrainedPolicy(nn.Module):
-    """Base of all policies. A policy writes `__init__`, `forward`, `plan`, and `next_action` if it keeps no queue.
+    """Base of all policies. A policy writes `__init__`, `forward`, `plan` and `next_action`.
 
-    **Two ways of acting.** A policy loaded by its path alone, `ACTPolicy.from_pretrained(path)`, carries its saved
-    processors: `select_action` takes an observation as it comes from a dataset, a robot or a camera, and returns an
-    action in the robot's units. An observation that went through the preprocessor (a `ModelInput`) is not processed again
-    and its action stays as the model gives it. A policy that was built from a config, or loaded with `config=`, is bare:
-    it never processes, the caller's two pipelines do.
+    **Two ways of acting.** A policy loaded by its path alone, `ACTPolicy.from_pretrained(path)`, carries its
+    saved processors: `select_action` takes an observation as it comes from a dataset, a robot or a camera,
+    and returns an action in the robot's units. An observation that went through the preprocessor (a
+    `ModelInput`) is not processed again and its action stays as the model gives it. A policy that was built
+    from a config, or loaded with `config=`, is bare: it never processes, the caller's two pipelines do.
 
-    Class attributes: `config_class`, and `name`, the value of `--policy.type`.
+    Class attributes: `config_class`; `name`, the value of `--policy.type`; `has_initial_weights`, whether a
+    new one begins with weights from elsewhere, which `initial_weights=False` in `__init__` leaves out because
+    a checkpoint has its own.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
     name: ClassVar[str]
+    has_initial_weights: ClassVar[bool] = False
 
     def __init__(self, config: PreTrainedConfig) -> None:
         """Keep and check the config.
@@ -65,11 +67,11 @@ class PreTrainedPolicy(nn.Module):
         """The loss () of a preprocessed batch, and named parts of it for the log, detached."""
         raise NotImplementedError
 
-    def plan(self, batch: dict[str, Tensor], **how: Any) -> Tensor:
+    def plan(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
         """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations."""
         raise NotImplementedError
 
-    def next_action(self, batch: dict[str, Tensor], **how: Any) -> Tensor:
+    def next_action(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
         """The normalised action (B, A) of now for a preprocessed observation."""
         raise NotImplementedError
 
@@ -81,7 +83,7 @@ class PreTrainedPolicy(nn.Module):
         """Called after each optimizer step, for policies that keep a slow copy of themselves."""
 
     def enable_grad_checkpointing(self) -> None:
-        """Recompute activations in the backward pass instead of keeping them: less memory, a quarter more time.
+        """Recompute activations in the backward pass instead of keeping them: less memory, more time.
 
         Raises:
             ConfigError: no part of this policy can.
@@ -98,8 +100,10 @@ class PreTrainedPolicy(nn.Module):
         return []
 
     @classmethod
-    def processor_steps(cls, config: PreTrainedConfig, *, stats: Stats | None, dataset_meta: Any = None) -> Steps:
-        """The steps before and after this policy; by default: names, batch axis, device, normalisation and back.
+    def processor_steps(
+        cls, config: PreTrainedConfig, *, stats: Stats | None, dataset_meta: Any = None
+    ) -> Steps:
+        """The steps before and after this policy; by default: names, batch axis, device, normalisation.
 
         Args:
             stats: statistics of the dataset, feature -> statistic -> numbers.
@@ -124,16 +128,16 @@ class PreTrainedPolicy(nn.Module):
         """The action of now, (B, A), or (A,) for a raw observation without batch axis. Switches to eval mode.
 
         Args:
-            observation: what the preprocessor returned, or, when this policy carries its processors, a raw one: flat
-                (`observation.state`) or nested (`{"state": …, "images": {…}}`), arrays or tensors, with or without batch
-                axis, images uint8 or float, channels first or last.
+            observation: what the preprocessor returned, or, when this policy carries its processors, a raw
+                one: flat (`observation.state`) or nested (`{"state": …, "images": {…}}`), arrays or tensors,
+                with or without batch axis, images uint8 or float, channels first or last.
             how: passed on to the policy's `next_action`.
         """
         return self._act(self.next_action, observation, how)
 
     @torch.no_grad()
     def predict_action_chunk(self, observation: Mapping[str, Any], **how: Any) -> Tensor:
-        """The actions of now and later, (B, T, A), or (T, A); observations as in `select_action`. Keeps no queue."""
+        """The actions of now and later, (B, T, A), or (T, A); observations as in `select_action`."""
         return self._act(self.plan, observation, how)
 
     def _act(self, decide: Any, observation: Mapping[str, Any], how: Mapping[str, Any]) -> Tensor:
@@ -188,7 +192,7 @@ class PreTrainedPolicy(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        pretrained_name_or_path: str | Path,
         *,
         config: PreTrainedConfig | None = None,
         strict: bool = True,
@@ -199,8 +203,8 @@ class PreTrainedPolicy(nn.Module):
         """The policy of a checkpoint, in eval mode; the class may be `PreTrainedPolicy` itself.
 
         Args:
-            path: a folder with config.json, a checkpoint (`…/checkpoints/002000`, `…/checkpoints/last`), the output_dir of
-                a run (its last checkpoint), or a Hub id.
+            pretrained_name_or_path: a folder with config.json, a checkpoint (`…/checkpoints/002000`,
+                `…/checkpoints/last`), the output_dir of a run (its last checkpoint), or a Hub id.
             config: replaces the saved one; the policy is then bare and never processes observations.
             strict: whether missing and left-over weights are an error, or a warning.
             revision: branch, tag or commit of a Hub repository.
@@ -211,15 +215,17 @@ class PreTrainedPolicy(nn.Module):
             CheckpointError: there is no checkpoint, it belongs to another policy, or its weights do not fit.
             DeviceError: `device` is absent.
         """
-        folder = locate(path, revision=revision)
+        folder = locate(pretrained_name_or_path, revision=revision)
         is_bare = config is not None
         config = PreTrainedConfig.from_pretrained(folder) if config is None else config
-        cls = class_of(config, cls)
+        policy_class = class_of(config, cls)
         chosen = stored_device(config.device) if device is None else asked_device(device)
         weights = read_weights(folder)
         if legacy.is_legacy(folder, weights):
             weights, _ = legacy.split_stats(weights, config, source=str(folder))
-        policy = cls(config, initial_weights=False, **parts)  # type: ignore[call-arg]
+        if policy_class.has_initial_weights:
+            parts["initial_weights"] = False
+        policy: Any = policy_class(config, **parts)
         load_weights(policy, policy.rename_weights(weights), source=str(folder), strict=strict)
         config.device = str(chosen)
         policy.to(chosen).eval()
@@ -270,7 +276,9 @@ class PreTrainedPolicy(nn.Module):
             self.save_pretrained(folder)
             for pipeline in processors:
                 pipeline.save_pretrained(folder)
-            Path(folder, "README.md").write_text(card.model_card(self.config, repo_id, folder=self._source), encoding="utf-8")
+            Path(folder, "README.md").write_text(
+                card.model_card(self.config, repo_id, folder=self._source), encoding="utf-8"
+            )
             return repo.upload(Path(folder), message=message, revision=revision, patterns=PUBLISHED)
 
 
@@ -284,5 +292,7 @@ def class_of(config: PreTrainedConfig, cls: type[PreTrainedPolicy]) -> type[PreT
         return get_policy_class(config.type)
     if not isinstance(config, cls.config_class):
         right = get_policy_class(config.type).__name__
-        raise CheckpointError(f"This is a {config.type!r} policy: load it with {right}, not with {cls.__name__}.")
+        raise CheckpointError(
+            f"This is a {config.type!r} policy: load it with {right}, not with {cls.__name__}."
+        )
     return cls

@@ -1,8 +1,8 @@
 """The two pipelines around a policy: stored ones, new ones, and those of checkpoints older than pipelines.
 
-    folder with pipelines    -> loaded, on this config's device, with new statistics when they are given
-    folder from before 0.4   -> the policy's own steps, statistics from the weights
-    no folder                -> the policy's own steps, statistics of the dataset
+folder with pipelines    -> loaded, on this config's device, with new statistics when they are given
+folder from before 0.4   -> the policy's own steps, statistics from the weights
+no folder                -> the policy's own steps, statistics of the dataset
 """
 
 import importlib
@@ -61,7 +61,8 @@ def make_pre_post_processors(
         stats = legacy.read_stats(folder, policy_cfg) if dataset_stats is None else dataset_stats
         if stats is None:
             raise CheckpointError(
-                f"{folder} holds neither {preprocessor_config_filename} nor statistics among its weights. Give "
+                f"{folder} holds neither {preprocessor_config_filename} nor statistics among its weights. "
+                "Give "
                 "dataset_stats, or the folder of a complete checkpoint."
             )
         pair = new_pair(policy_cfg, stats=stats, dataset_meta=dataset_meta)
@@ -70,25 +71,29 @@ def make_pre_post_processors(
     names = (Path(preprocessor_config_filename).stem, Path(postprocessor_config_filename).stem)
     return load_policy_pipelines(
         folder,
-        before_overrides=merged(own_before, before, steps=stored_names(folder / preprocessor_config_filename)),
+        before_overrides=merged(
+            own_before, before, steps=stored_names(folder / preprocessor_config_filename)
+        ),
         after_overrides=merged(own_after, after, steps=stored_names(folder / postprocessor_config_filename)),
         names=names,
     )
 
 
 def new_pair(config: PreTrainedConfig, *, stats: Stats | None, dataset_meta: Any = None) -> Pair:
-    """Pipelines of the policy's own steps; a third-party policy may bring a `make_<type>_pre_post_processors`."""
+    """Pipelines of the policy's own steps, or of a third party's `make_<type>_pre_post_processors`."""
     module_name = sibling(type(config), "processor", "processor")
     if importlib.util.find_spec(module_name) is not None:
         make = getattr(importlib.import_module(module_name), f"make_{config.type}_pre_post_processors", None)
         if make is not None:
             return make(config, dataset_stats=stats)
-    before, after = get_policy_class(config.type).processor_steps(config, stats=stats, dataset_meta=dataset_meta)
+    before, after = get_policy_class(config.type).processor_steps(
+        config, stats=stats, dataset_meta=dataset_meta
+    )
     return policy_pipelines(before, after)
 
 
 def own_overrides(config: PreTrainedConfig, stats: Stats | None) -> tuple[dict[str, dict], dict[str, dict]]:
-    """What this config changes in stored pipelines: the device, and with new statistics all that normalises."""
+    """What this config changes in stored pipelines: the device, and with new statistics, normalisation."""
     before: dict[str, dict] = {DEVICE_STEP: {"device": str(stored_device(config.device))}}
     after: dict[str, dict] = {}
     if stats is not None:
@@ -119,11 +124,13 @@ def overridden(pipeline: Any, overrides: Overrides) -> Any:
     Raises:
         ConfigError: an override names no step.
     """
-    names = [registered_name(step) for step in pipeline.steps]
+    names = [registered_name(step) or "" for step in pipeline.steps]
     for name in overrides:
         if name not in names:
             known = [known for known in names if known]
-            raise ConfigError(f"There is no step {name!r} to override.{suggest(name, known)} Steps: {', '.join(known)}.")
+            raise ConfigError(
+                f"There is no step {name!r} to override.{suggest(name, known)} Steps: {', '.join(known)}."
+            )
     pipeline.steps = [
         rebuilt(step, overrides[name]) if name in overrides else step
         for step, name in zip(pipeline.steps, names, strict=True)

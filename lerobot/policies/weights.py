@@ -1,7 +1,7 @@
 """A policy's tensors in `model.safetensors`: written once per storage, read strictly.
 
-    state dict -> one name per shared tensor -> file           metadata: {name left out: name kept}
-    file -> names of this release -> compared with the model -> model
+state dict -> one name per shared tensor -> file           metadata: {name left out: name kept}
+file -> names of this release -> compared with the model -> model
 """
 
 import logging
@@ -54,19 +54,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{folder} holds no {keys.WEIGHTS_FILE}.{hint} It holds: {', '.join(there)}.")
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             left_out = {name: kept for name, kept in (file.metadata() or {}).items() if kept in weights}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged or cut short. Copy it again.") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): it is damaged or cut short. Copy it again."
+        ) from error
     weights |= {name: weights[kept] for name, kept in left_out.items()}
     return {name.replace(COMPILED, ""): value for name, value in weights.items()}
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str, strict: bool = True) -> None:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], *, source: str, strict: bool = True
+) -> None:
     """Copy the tensors into the model; a name may be absent where another name of the same tensor is given.
 
     Raises:
-        CheckpointError: weights are missing, left over or of another shape (without `strict`: other shapes only).
+        CheckpointError: weights are missing, left over or of another shape (without `strict`: other shapes
+            only).
     """
     wanted = model.state_dict()
     given = wanted.keys() & weights.keys()
@@ -85,7 +90,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     ]
     if misfits or (problems and strict):
         raise CheckpointError(
-            f"{source} does not fit this policy: {'; '.join(problems)}. Is --policy.type right, and are the sizes in "
+            f"{source} does not fit this policy: {'; '.join(problems)}. Is --policy.type right, and are the "
+            "sizes in "
             "config.json those of the weights? Parts that are meant to be new need strict=False."
         )
     if problems:

@@ -1,4 +1,7 @@
-"""Settings of ACT. Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware"."""
+"""Settings of ACT.
+
+Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware".
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
@@ -23,7 +26,9 @@ class ACTConfig(PreTrainedConfig):
         default_factory=lambda: normalization("MEAN_STD", "MEAN_STD", "MEAN_STD")
     )  # how each kind of feature is scaled
     vision_backbone: str = "resnet18"  # resnet10 (ours, small), resnet18, 34, 50, 101 or 152
-    pretrained_backbone_weights: str | None = "ResNet18_Weights.IMAGENET1K_V1"  # name, file, or null: train from zero
+    pretrained_backbone_weights: str | None = (
+        "ResNet18_Weights.IMAGENET1K_V1"  # name, file, or null: train from zero
+    )
     replace_final_stride_with_dilation: bool = False  # finer last feature map; resnet50 and deeper only
     pre_norm: bool = False  # norms before instead of after each residual sum
     dim_model: int = 512  # width of the transformer
@@ -35,7 +40,9 @@ class ACTConfig(PreTrainedConfig):
     use_vae: bool = True  # learn a style variable from the demonstrated actions
     latent_dim: int = 32  # size of the style variable
     n_vae_encoder_layers: int = 4  # layers that read the demonstrated actions
-    temporal_ensemble_coeff: float | None = None  # 0.01 in the paper; averages overlapping chunks, n_action_steps=1
+    temporal_ensemble_coeff: float | None = (
+        None  # 0.01 in the paper; averages overlapping chunks, n_action_steps=1
+    )
     dropout: float = 0.1  # dropout of the transformer
     kl_weight: float = 10.0  # weight of the KL term in the loss
     optimizer_lr: float = 1e-5  # learning rate
@@ -52,16 +59,22 @@ class ACTConfig(PreTrainedConfig):
         if self.n_obs_steps != 1:
             raise ConfigError(f"ACT looks at one observation; n_obs_steps={self.n_obs_steps} must be 1.")
         if not self.vision_backbone.startswith("resnet"):
-            raise ConfigError(f"vision_backbone={self.vision_backbone!r} must be a ResNet, for example resnet18.")
+            raise ConfigError(
+                f"vision_backbone={self.vision_backbone!r} must be a ResNet, for example resnet18."
+            )
         if self.feedforward_activation not in ("relu", "gelu"):
             raise ConfigError(
                 f"feedforward_activation={self.feedforward_activation!r} must be relu or gelu"
-                + (": a gated unit halves the width and the next layer would not fit it." if "glu" in
-                   self.feedforward_activation else ".")
+                + (
+                    ": a gated unit halves the width and the next layer would not fit it."
+                    if "glu" in self.feedforward_activation
+                    else "."
+                )
             )
         if self.n_action_steps > self.chunk_size:
             raise ConfigError(
-                f"n_action_steps={self.n_action_steps} is more than the chunk_size={self.chunk_size} actions that are "
+                f"n_action_steps={self.n_action_steps} is more than the chunk_size={self.chunk_size} actions "
+                "that are "
                 f"predicted. Type: --policy.n_action_steps={self.chunk_size}"
             )
         if self.temporal_ensemble_coeff is not None and self.n_action_steps > 1:
@@ -100,7 +113,8 @@ class ACTConfig(PreTrainedConfig):
             )
         if self.action_feature is None:
             raise FeatureMismatchError(
-                f"ACT writes {keys.ACTION!r}, but its outputs are: {', '.join(self.output_features) or 'none'}. "
+                f"ACT writes {keys.ACTION!r}, but its outputs are: "
+                f"{', '.join(self.output_features) or 'none'}. "
                 "Train on a dataset that has actions."
             )
 

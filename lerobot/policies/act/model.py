@@ -2,12 +2,12 @@
 
 Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware".
 
-    training only: [cls, joints, actions] -> vae_encoder -> mean, log variance -> style z     (otherwise z = 0)
-    [z, joints, environment, pixels of every camera] -> encoder -> memory
-    T learned queries over the memory -> decoder -> T actions
+    training only: [cls, joints, actions] -> vae_encoder -> mean, log variance -> style z     (otherwise z =
+    0) [z, joints, environment, pixels of every camera] -> encoder -> memory T learned queries over the memory
+    -> decoder -> T actions
 
-Shapes: B batch, T actions of a chunk, A action size, J joints, C H W image, S tokens, D model width, L style size.
-Inside the transformer tensors are sequence first, (S, B, D).
+Shapes: B batch, T actions of a chunk, A action size, J joints, C H W image, S tokens, D model width, L style
+size. Inside the transformer tensors are sequence first, (S, B, D).
 """
 
 import torch
@@ -38,12 +38,18 @@ class ACT(nn.Module):
                 config.vision_backbone, norm="frozen", dilate_last=config.replace_final_stride_with_dilation
             )
         self.encoder = Encoder(
-            [EncoderLayer(width, config.n_heads, **layer_options(config)) for _ in range(config.n_encoder_layers)],
+            [
+                EncoderLayer(width, config.n_heads, **layer_options(config))
+                for _ in range(config.n_encoder_layers)
+            ],
             width=width,
             pre_norm=config.pre_norm,
         )
         self.decoder = Decoder(
-            [DecoderLayer(width, config.n_heads, **layer_options(config)) for _ in range(config.n_decoder_layers)],
+            [
+                DecoderLayer(width, config.n_heads, **layer_options(config))
+                for _ in range(config.n_decoder_layers)
+            ],
             width=width,
         )
         if state is not None:
@@ -88,53 +94,62 @@ class ACT(nn.Module):
         """The network that reads the cameras; freeze it through its parameters."""
         return self.backbone
 
-    def encode_style(self, actions: Tensor, action_is_pad: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def encode_style(
+        self, actions: Tensor, action_is_pad: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Mean and log variance, (B, L) each, of the style in which actions (B, T, A) were demonstrated."""
         num_batch = actions.shape[0]
-        tokens = [self.vae_encoder_cls_embed.weight[:, None].expand(-1, num_batch, -1)]           # (1, B, D)
+        tokens = [self.vae_encoder_cls_embed.weight[:, None].expand(-1, num_batch, -1)]  # (1, B, D)
         if state is not None:
-            tokens.append(self.vae_encoder_robot_state_input_proj(state)[None])                   # (1, B, D)
-        tokens.append(self.vae_encoder_action_input_proj(actions).transpose(0, 1))                # (T, B, D)
-        is_pad = torch.cat([action_is_pad.new_zeros(num_batch, len(tokens) - 1), action_is_pad], dim=1)  # (B, S)
-        position = self.vae_encoder_pos_enc.transpose(0, 1)                                       # (S, 1, D)
-        summary = self.vae_encoder(torch.cat(tokens), position=position, key_is_pad=is_pad)[0]    # (B, D)
-        mean, log_variance = self.vae_encoder_latent_output_proj(summary).chunk(2, dim=-1)        # (B, L)
+            tokens.append(self.vae_encoder_robot_state_input_proj(state)[None])  # (1, B, D)
+        tokens.append(self.vae_encoder_action_input_proj(actions).transpose(0, 1))  # (T, B, D)
+        is_pad = torch.cat(
+            [action_is_pad.new_zeros(num_batch, len(tokens) - 1), action_is_pad], dim=1
+        )  # (B, S)
+        position = self.vae_encoder_pos_enc.transpose(0, 1)  # (S, 1, D)
+        summary = self.vae_encoder(torch.cat(tokens), position=position, key_is_pad=is_pad)[0]  # (B, D)
+        mean, log_variance = self.vae_encoder_latent_output_proj(summary).chunk(2, dim=-1)  # (B, L)
         return mean, log_variance
 
     def forward(
-        self, images: list[Tensor], *, state: Tensor | None, env_state: Tensor | None, style: Tensor | None = None
+        self,
+        images: list[Tensor],
+        *,
+        state: Tensor | None,
+        env_state: Tensor | None,
+        style: Tensor | None = None,
     ) -> Tensor:
-        """T actions (B, T, A) from views (B, 3, H, W), joints (B, J), environment (B, J') and a style (B, L) or zero.
+        """T actions (B, T, A) from views (B, 3, H, W), joints (B, J), environment (B, J'), style (B, L) or zero.
 
         `images` are in the order of the input features and may differ in size.
         """
         vectors, pixels = [state, env_state], self.look(images)
         num_batch = next(x.shape[0] for x in [*vectors, *images] if x is not None)
         style = self.zero_style.expand(num_batch, -1) if style is None else style
-        tokens = [self.encoder_latent_input_proj(style)]                                          # (B, D)
+        tokens = [self.encoder_latent_input_proj(style)]  # (B, D)
         if state is not None:
             tokens.append(self.encoder_robot_state_input_proj(state))
         if env_state is not None:
             tokens.append(self.encoder_env_state_input_proj(env_state))
-        planes = [self.plane(grid.shape[2], grid.shape[3]) for grid in pixels]                    # (H/32*W/32, 1, D)
+        planes = [self.plane(grid.shape[2], grid.shape[3]) for grid in pixels]  # (H/32*W/32, 1, D)
         grids = [rearrange(grid, "b d h w -> (h w) b d") for grid in pixels]
-        position = torch.cat([self.encoder_1d_feature_pos_embed.weight[:, None], *planes])        # (S, 1, D)
-        memory = self.encoder(torch.cat([torch.stack(tokens), *grids]), position=position)        # (S, B, D)
+        position = torch.cat([self.encoder_1d_feature_pos_embed.weight[:, None], *planes])  # (S, 1, D)
+        memory = self.encoder(torch.cat([torch.stack(tokens), *grids]), position=position)  # (S, B, D)
         plan = self.decoder(
             self.zero_queries.expand(-1, num_batch, -1),
             memory,
             position=self.decoder_pos_embed.weight[:, None],
             memory_position=position,
-        )                                                                                         # (T, B, D)
-        return self.action_head(plan.transpose(0, 1))                                             # (B, T, A)
+        )  # (T, B, D)
+        return self.action_head(plan.transpose(0, 1))  # (B, T, A)
 
     def look(self, images: list[Tensor]) -> list[Tensor]:
-        """Feature maps (B, D, H/32, W/32) of views (B, 3, H, W); views of one size go through the backbone at once."""
+        """Feature maps (B, D, H/32, W/32) of views (B, 3, H, W); views of one size share one pass."""
         maps: list[Tensor | None] = [None] * len(images)
         for size in dict.fromkeys(image.shape[-2:] for image in images):
             members = [i for i, image in enumerate(images) if image.shape[-2:] == size]
             views = images[members[0]] if len(members) == 1 else torch.cat([images[i] for i in members])
-            grids = self.encoder_img_feat_input_proj(self.backbone(views))                        # (V*B, D, H/32, W/32)
+            grids = self.encoder_img_feat_input_proj(self.backbone(views))  # (V*B, D, H/32, W/32)
             for i, grid in zip(members, grids.chunk(len(members)), strict=True):
                 maps[i] = grid
         return [grid for grid in maps if grid is not None]

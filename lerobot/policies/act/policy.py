@@ -2,7 +2,8 @@
 
 Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware".
 
-    batch -> model -> chunk (B, T, A);  loss = L1 of the actions that are not padding + kl_weight * KL(style | N(0, 1))
+    batch -> model -> chunk (B, T, A);  loss = L1 of the actions that are not padding + kl_weight * KL(style |
+    N(0, 1))
 
 Shapes: B batch, T actions of a chunk, A action size, L style size.
 """
@@ -14,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lerobot.core import keys
-from lerobot.core.errors import FeatureMismatchError
 from lerobot.nn.imagenet import load_imagenet_weights
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.model import ACT
@@ -27,6 +27,7 @@ class ACTPolicy(PreTrainedPolicy):
 
     config_class = ACTConfig
     name = "act"
+    has_initial_weights = True
     config: ACTConfig
 
     def __init__(self, config: ACTConfig, *, initial_weights: bool = True) -> None:
@@ -44,8 +45,8 @@ class ACTPolicy(PreTrainedPolicy):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss () and its parts `l1_loss` and, when the VAE ran, `kld_loss`.
 
-        The batch holds the input features, `action` (B, T, A) and `action_is_pad` (B, T), all normalised. The VAE runs in
-        training mode only.
+        The batch holds the input features, `action` (B, T, A) and `action_is_pad` (B, T), all normalised. The
+        VAE runs in training mode only.
 
         Raises:
             FeatureMismatchError: a feature is missing.
@@ -53,11 +54,11 @@ class ACTPolicy(PreTrainedPolicy):
         actions, is_pad = self.read(batch, keys.ACTION), self.read(batch, keys.ACTION + keys.PAD_SUFFIX)
         mean = log_variance = style = None
         if self.config.use_vae and self.training:
-            mean, log_variance = self.model.encode_style(actions, is_pad, self._state(batch))      # (B, L) each
-            style = mean + (log_variance / 2).exp() * torch.randn_like(mean)                      # (B, L)
-        plan = self._plan(batch, style)                                                           # (B, T, A)
+            mean, log_variance = self.model.encode_style(actions, is_pad, self._state(batch))  # (B, L) each
+            style = mean + (log_variance / 2).exp() * torch.randn_like(mean)  # (B, L)
+        plan = self._plan(batch, style)  # (B, T, A)
 
-        errors = F.l1_loss(plan, actions, reduction="none") * ~is_pad[..., None]                   # (B, T, A)
+        errors = F.l1_loss(plan, actions, reduction="none") * ~is_pad[..., None]  # (B, T, A)
         num_values = (~is_pad).sum() * errors.shape[-1]
         loss = l1_loss = errors.sum() / num_values.clamp(min=1)
         info = {"l1_loss": l1_loss.detach()}
