@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lerobot.core.errors import DeviceError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class World:
         value = value.clone()
         dist.all_reduce(value)
         return value / self.size
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in order."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in at least one process."""

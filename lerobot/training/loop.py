@@ -20,7 +20,7 @@ from lerobot.training.finish import finish
 from lerobot.training.header import header
 from lerobot.training.metrics import numbers
 from lerobot.training.run import Run, start
-from lerobot.training.state import save_checkpoint
+from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.validation import evaluate_in_env, validation_loss
 
 
@@ -29,6 +29,9 @@ def train(cfg: TrainConfig) -> Path:
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
         run = start(cfg, world)
+        if cfg.resume:
+            restore_state(run)
+        run.open()
         run.console.header(header(run))
         try:
             with run.console:

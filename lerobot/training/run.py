@@ -40,7 +40,6 @@ from lerobot.training.data import Batch, BatchLoader, to_device
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import half_precision
 from lerobot.training.split import frames_of, split_episodes
-from lerobot.training.state import restore_state
 from lerobot.training.tracking import Sink, open_sinks
 
 # Mean and standard deviation of ImageNet's pixels in [0, 1], per colour.
@@ -134,6 +133,14 @@ class Run:
                 sink.write(row)
             self.console.row(row)
 
+    def open(self) -> None:
+        """Begin at `step`: position the loader, open the places that metrics go to."""
+        self.loader.first_batch = self.step * self.cfg.gradient_accumulation_steps
+        self.console.first_step = self.step
+        if self.world.is_main:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
+
     def close(self) -> None:
         """Flush and release what was opened."""
         for sink in self.sinks:
@@ -195,13 +202,6 @@ def start(cfg: TrainConfig, world: World) -> Run:
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
-    if cfg.resume:
-        restore_state(run)
-        run.console.first_step = run.step
-        loader.first_batch = run.step * cfg.gradient_accumulation_steps
-    if world.is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        run.sinks = open_sinks(cfg, output_dir, resume_step=run.step)
     return run
 
 
@@ -289,9 +289,7 @@ def build_processors(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> Pair:
     stats = deepcopy(meta.stats)
     if cfg.dataset.use_imagenet_stats:
         for name in set(meta.camera_keys) - set(meta.depth_keys):
-            stats[name] = stats.get(name, {}) | {
-                k: np.array(v, np.float32)[:, None, None] for k, v in IMAGENET.items()
-            }
+            stats[name] = {**stats.get(name, {}), **IMAGENET}
     stats = {cfg.rename_map.get(name, name): value for name, value in stats.items()}
     before, after = make_pre_post_processors(policy, policy.pretrained_path, dataset_stats=stats)
     if cfg.input_shapes:
