@@ -1,13 +1,17 @@
-"""What every environment shares: its config, and how its observations become features of policies and data sets.
+"""What every environment shares: its config, and how its observations become features of a policy.
 
 An environment is a `gymnasium.Env` that follows these habits:
 
-    observation   {"pixels": {camera: (H, W, 3) uint8}, "agent_pos": (J,)} in the robot's own units; "pixels" is one
-                  array where the only image is called observation.image; "environment_state" where it is asked for
+    observation   {"pixels": {camera: (H, W, 3) uint8}, "agent_pos": (J,)} in the robot's own units; "pixels"
+                  is one array where the only image is called observation.image; "environment_state" (K,)
+                  where it is asked for
     action        (A,) in the same units; wrong shapes and numbers that are not finite are errors
     info          "is_success": whether the task is done now
-    and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, reset(seed=...) that fixes
-                  the whole episode
+    and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, and a reset(seed=...)
+                  that fixes the whole episode
+
+Several environments at a time: start their processes with `context="spawn"`. One that is forked from a
+process that has drawn cannot draw.
 """
 
 from abc import abstractmethod

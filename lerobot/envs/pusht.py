@@ -1,8 +1,8 @@
 """PushT: push a T-shaped block onto its outline (Chi et al. 2023), from the `gym-pusht` package.
 
-Its observations and actions are already what our environments use: one picture, the pusher's x and y, and a wished
-x and y, all in the 512 x 512 units of its plane. This file settles its screen, adds what it lacks (a task text, a
-picture of a size that is asked for, errors for bad actions) and renames nothing.
+Its observations and actions are already what our environments use: one picture, the pusher's x and y, and a
+wished x and y, in the units of its plane, 0 to 512. This file settles its screen and adds what it lacks: a
+task text, an end to an episode, errors for bad actions.
 """
 
 import os
@@ -69,7 +69,9 @@ class PushTEnvConfig(EnvConfig):
         """The feature table of a data set recorded here."""
         table = {keys.STATE: vector_feature(POSITION_NAMES), keys.ACTION: vector_feature(POSITION_NAMES)}
         if self.obs_type == "pixels_agent_pos":
-            return table | {keys.IMAGE: video_feature(height=self.observation_height, width=self.observation_width)}
+            return table | {
+                keys.IMAGE: video_feature(height=self.observation_height, width=self.observation_width)
+            }
         corners = [f"corner_{i}.{axis}" for i in range(NUM_KEYPOINT_VALUES // 2) for axis in "xy"]
         return table | {keys.ENV_STATE: vector_feature(corners)}
 
@@ -79,7 +81,9 @@ class PushTEnv(gymnasium.Wrapper):
 
     def __init__(self, cfg: PushTEnvConfig):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws in memory, but wants a screen to start
+            os.environ.setdefault(
+                "SDL_VIDEODRIVER", "dummy"
+            )  # pygame draws in memory, but wants a screen to start
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         inner = require("gym_pusht.envs.pusht", extra="pusht").PushTEnv(
             obs_type=cfg.obs_type,

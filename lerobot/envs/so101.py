@@ -1,8 +1,8 @@
-"""A simulated SO-101 that picks up a cube and puts it in a bin, with the feature names and units of the real arm.
+"""A simulated SO-101 that puts a cube in a bin, with the feature names and units of the real arm.
 
-Joints are in degrees with zero in the middle of their range, the gripper goes from 0 (closed) to 100 (open). An action
-is six joint targets in these units, held by position servos for one control step. Reward is 1 on the step on which the
-cube has rested in the bin, let go of, for `HOLD_STEPS` steps; the episode ends there.
+Joints are in degrees with zero in the middle of their range, the gripper goes from 0 (closed) to 100 (open).
+An action is six joint targets in these units, held by position servos for one control step. Reward is 1 on
+the step on which the cube has rested in the bin, let go of, for `HOLD_STEPS` steps; the episode ends there.
 
     action (6,) --6 servos, MuJoCo--> agent_pos (6,), pixels {camera: (H, W, 3)}, is_success
 """
@@ -30,6 +30,7 @@ ENV_STATE_NAMES = (
     *(f"cube.{axis}" for axis in ("x", "y", "z", "qw", "qx", "qy", "qz")),
     *(f"bin.{axis}" for axis in ("x", "y", "z")),
 )
+ROUNDING = 1e-4  # degrees; a limit written as float32 is still inside
 OVERSHOOT = 20.0  # degrees, and parts of 100, that a joint pushed against its stop may be measured beyond it
 
 
@@ -64,7 +65,9 @@ class SO101EnvConfig(EnvConfig):
         unknown = [name for name in self.cameras if name not in CAMERAS]
         if unknown or len(set(self.cameras)) < len(self.cameras):
             hint = suggest(unknown[0], CAMERAS) if unknown else ""
-            raise ConfigError(f"--env.cameras={self.cameras}: expected different ones of {', '.join(CAMERAS)}.{hint}")
+            raise ConfigError(
+                f"--env.cameras={self.cameras}: expected different ones of {', '.join(CAMERAS)}.{hint}"
+            )
         if self.obs_type == "pixels_agent_pos" and not self.cameras:
             raise ConfigError("--env.cameras=[]: give at least one, or ask for --env.obs_type=state.")
 
@@ -89,8 +92,8 @@ class SO101EnvConfig(EnvConfig):
 class SO101TabletopEnv(gymnasium.Env):
     """The pick-and-place task as a Gymnasium environment.
 
-    `info` holds "is_success", and "is_clipped": whether the last action went beyond a joint's limit and was held
-    at it, as the real servos do.
+    `info` holds "is_success", and "is_clipped": whether the last action went beyond a joint's limit and was
+    held at it, as the real servos do.
     """
 
     render_mode = "rgb_array"
@@ -108,7 +111,7 @@ class SO101TabletopEnv(gymnasium.Env):
         self._steps = self._held = 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Start an episode; `seed` fixes all of it. Without a seed the next one is drawn from the last given."""
+        """Start an episode; `seed` fixes all of it, and of those that follow without one."""
         super().reset(seed=seed)
         self.episode_seed = int(self.np_random.integers(2**31))
         layout = tabletop.draw_layout(self.cfg.difficulty, np.random.default_rng(self.episode_seed))
@@ -129,14 +132,14 @@ class SO101TabletopEnv(gymnasium.Env):
         self._held = self._held + 1 if tabletop.is_placed(self.physics) else 0
         is_success = self._held >= HOLD_STEPS
         is_over_time = self._steps >= self.cfg.episode_length and not is_success
-        is_clipped = bool(((action < self.action_space.low) | (action > self.action_space.high)).any())
+        is_clipped = bool(((action < POSITION_LOWER - ROUNDING) | (action > POSITION_UPPER + ROUNDING)).any())
         info = {"is_success": is_success, "is_clipped": is_clipped}
         return self._observe(), float(is_success), is_success, is_over_time, info
 
     def render(self) -> np.ndarray:
         """The `overview` camera, (H, W, 3) uint8."""
-        size = {"width": self.cfg.visualization_width, "height": self.cfg.visualization_height}
-        return self.physics.render("overview", **size)
+        width, height = self.cfg.visualization_width, self.cfg.visualization_height
+        return self.physics.render("overview", width=width, height=height)
 
     def close(self) -> None:
         """Free the drawing contexts."""
@@ -152,14 +155,17 @@ class SO101TabletopEnv(gymnasium.Env):
 
     def _observation_space(self) -> spaces.Dict:
         low, high = POSITION_LOWER - OVERSHOOT, POSITION_UPPER + OVERSHOOT
-        found: dict[str, spaces.Space] = {"agent_pos": spaces.Box(low.astype(np.float32), high.astype(np.float32))}
+        found: dict[str, spaces.Space] = {
+            "agent_pos": spaces.Box(low.astype(np.float32), high.astype(np.float32))
+        }
         if self.cfg.obs_type == "state":
             far = np.full(len(ENV_STATE_NAMES), 10.0, dtype=np.float32)  # m; nothing leaves the table further
             found["environment_state"] = spaces.Box(-far, far)
         else:
             shape = (self.cfg.observation_height, self.cfg.observation_width, 3)
-            pixels = {camera: spaces.Box(0, 255, shape, dtype=np.uint8) for camera in self.cfg.cameras}
-            found["pixels"] = spaces.Dict(pixels)
+            found["pixels"] = spaces.Dict(
+                {name: spaces.Box(0, 255, shape, np.uint8) for name in self.cfg.cameras}
+            )
         return spaces.Dict(found)
 
     def _observe(self) -> dict[str, Any]:
@@ -167,17 +173,17 @@ class SO101TabletopEnv(gymnasium.Env):
         if self.cfg.obs_type == "state":
             things = np.concatenate([self.physics.cube_pose, self.physics.bin_position])
             return {"agent_pos": joints, "environment_state": things.astype(np.float32)}
-        size = {"width": self.cfg.observation_width, "height": self.cfg.observation_height}
-        return {
-            "agent_pos": joints,
-            "pixels": {camera: self.physics.render(camera, **size) for camera in self.cfg.cameras},
-        }
+        width, height = self.cfg.observation_width, self.cfg.observation_height
+        pixels = {name: self.physics.render(name, width=width, height=height) for name in self.cfg.cameras}
+        return {"agent_pos": joints, "pixels": pixels}
 
 
 def _checked(action: np.ndarray) -> np.ndarray:
     action = np.asarray(action, dtype=np.float64)
     if action.shape != (len(FEATURE_NAMES),):
-        raise UserError(f"Expected an action of 6 joint targets ({', '.join(FEATURE_NAMES)}), got {action.shape}.")
+        raise UserError(
+            f"Expected an action of 6 joint targets ({', '.join(FEATURE_NAMES)}), got {action.shape}."
+        )
     if not np.isfinite(action).all():
         raise UserError(f"The action holds numbers that are not finite: {action.tolist()}.")
     return action

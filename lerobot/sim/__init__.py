@@ -1,1 +1,1 @@
-"""A simulated SO-101 on a tabletop: geometry, kinematics, physics, pictures, a task and its expert. Needs `sim`."""
+"""A simulated SO-101 on a tabletop: geometry, kinematics, physics, a task and its expert (extra: `sim`)."""

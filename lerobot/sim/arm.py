@@ -1,12 +1,12 @@
-"""The SO-101 as MuJoCo XML: joints from `geometry`, bodies drawn with boxes, capsules and cylinders (no meshes).
+"""The SO-101 as MuJoCo XML: joints from `geometry`, bodies from boxes, capsules and cylinders (no meshes).
 
-Each link is a 3D-printed part (yellow) around the servo (black) that moves the next one. One solid per link collides
-and carries the link's mass; the rest is there to be seen. Servo constants follow public STS3215 identifications
-(damping 0.6, friction 0.052, armature 0.028, about 3 N·m) with the stiffness of a position loop in between the two
-published sets.
+Each link is a 3D-printed part (yellow) around the servo (black) that moves the next one. One solid per link
+collides and carries the link's mass; the rest is there to be seen. Servo constants follow public
+identifications of the STS3215 (damping 0.6, friction 0.052, armature 0.028, 2.94 N·m); the stiffness lies
+between the published ones, 17.8 and 998 N·m/rad.
 
-Contact bits: the arm is 1 and the cube is 2; the table and the bin let both collide with them, the base the cube only.
-The arm does not collide with itself.
+Contact bits: the arm is 1 and the cube is 2; the table and the bin let both collide with them, the base the
+cube only. The arm does not collide with itself.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ STIFFNESS, STIFFNESS_DAMPING = 120.0, 4.0  # N·m/rad, N·m·s/rad
 
 DEFAULTS = f"""
   <default class="arm">
-    <joint damping="0.6" frictionloss="0.052" armature="0.028"/>
+    <joint limited="true" damping="0.6" frictionloss="0.052" armature="0.028"/>
     <position kp="{STIFFNESS}" kv="{STIFFNESS_DAMPING}" forcerange="{-MAX_TORQUE} {MAX_TORQUE}"/>
     <geom contype="1" conaffinity="0" condim="4" friction="1.4 0.02 0.0005" material="print"/>
     <default class="seen">
@@ -40,7 +40,8 @@ MATERIALS = """
     <material name="horn" rgba="0.78 0.79 0.82 1" specular="0.8" shininess="0.7"/>"""
 
 BASE = f"""
-      <geom type="box" pos="0.018 0 0.006" size="0.056 0.045 0.006" mass="{BASE_MASS}" contype="0" conaffinity="2"/>
+      <geom type="box" pos="0.018 0 0.006" size="0.056 0.045 0.006" mass="{BASE_MASS}" contype="0"
+        conaffinity="2"/>
       <geom class="seen" type="box" pos="0.012 0 0.030" size="0.050 0.029 0.020"/>
       <geom class="seen" type="cylinder" pos="0.03884 0 0.030" size="0.032 0.023"/>
       <geom class="servo" pos="-0.014 0 0.056" size="0.020 0.020 0.008"/>
@@ -55,15 +56,15 @@ SHOULDER = """
 
 UPPER_ARM = """
       <geom type="capsule" fromto="-0.018 -0.004 0.0183 -0.088 -0.022 0.0183" size="0.0150" mass="{mass}"/>
-      <geom class="seen" type="box" pos="-0.050 -0.0125 0.0400" size="0.062 0.011 0.0035" euler="0 0 0.2438"/>
-      <geom class="seen" type="box" pos="-0.050 -0.0125 -0.0034" size="0.062 0.011 0.0035" euler="0 0 0.2438"/>
+      <geom class="seen" type="box" pos="-0.050 -0.0125 0.0400" size=".062 .011 .0035" euler="0 0 0.2438"/>
+      <geom class="seen" type="box" pos="-0.050 -0.0125 -0.0034" size=".062 .011 .0035" euler="0 0 0.2438"/>
       <geom class="servo" pos="-0.100 -0.0240 0.0183" size="0.0220 0.0130 0.0180" euler="0 0 0.2438"/>
       <geom class="horn" pos="-0.11257 -0.028 0.0183" size="0.0105 0.0290"/>"""
 
 LOWER_ARM = """
       <geom type="capsule" fromto="-0.022 0.001 0.0183 -0.108 0.004 0.0183" size="0.0135" mass="{mass}"/>
-      <geom class="seen" type="box" pos="-0.060 0.0023 0.0395" size="0.072 0.0100 0.0032" euler="0 0 -0.0385"/>
-      <geom class="seen" type="box" pos="-0.060 0.0023 -0.0029" size="0.072 0.0100 0.0032" euler="0 0 -0.0385"/>
+      <geom class="seen" type="box" pos="-0.060 0.0023 0.0395" size=".072 .010 .0032" euler="0 0 -0.0385"/>
+      <geom class="seen" type="box" pos="-0.060 0.0023 -0.0029" size=".072 .010 .0032" euler="0 0 -0.0385"/>
       <geom class="servo" pos="-0.120 0.0047 0.0183" size="0.0220 0.0125 0.0175" euler="0 0 -0.0385"/>
       <geom class="horn" pos="-0.1349 0.0052 0.0183" size="0.0100 0.0285"/>"""
 
@@ -104,7 +105,9 @@ def body_xml() -> str:
     camera = look_at((0.002, 0.072, 0.004), (0.004, 0.006, -0.084), up=(0.0, 0.0, -1.0))
     along = np.array([-np.sin(JAW_PARALLEL), -np.cos(JAW_PARALLEL), 0.0])  # jaw's axis to its tip, at angle 0
     outward = np.array([np.cos(JAW_PARALLEL), -np.sin(JAW_PARALLEL), 0.0])
-    centre = np.array([0.0, 0.0, JOINTS[-1].xyz[1]])  # the jaw frame lies on the servo's horn, not on its middle
+    centre = np.array(
+        [0.0, 0.0, JOINTS[-1].xyz[1]]
+    )  # the jaw frame lies on the servo's horn, not on its middle
     solids = {
         "shoulder_pan": SHOULDER,
         "shoulder_lift": UPPER_ARM,
@@ -142,7 +145,7 @@ def actuator_xml() -> str:
 def _link(joint: Joint, solids: str, inside: str, *, more: str) -> str:
     return f"""
     <body name="{joint.name}_link" pos="{_text(joint.xyz)}" euler="{_text(joint.rpy)}">
-      <joint name="{joint.name}" axis="0 0 1" limited="true" range="{joint.lower} {joint.upper}"{more}/>{solids}{inside}
+      <joint name="{joint.name}" axis="0 0 1" range="{joint.lower} {joint.upper}"{more}/>{solids}{inside}
     </body>"""
 
 

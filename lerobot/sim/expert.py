@@ -1,13 +1,13 @@
-"""A scripted expert: eased waypoints over the cube, down, close, up, across, down, open, up, turned into joint targets.
+"""A scripted expert: joint targets along eased waypoints over the cube, down, close, up, across, down, open.
 
-At step t the plan holds the clean target a[t]. With noise n[t] (first-order autoregressive, on the five arm joints,
-never on the gripper) the expert hands out both
+At step t the plan holds the clean target a[t]. With noise n[t] (first-order autoregressive, on the five arm
+joints, never on the gripper) the expert hands out both
 
     recorded = a[t]           the label a data set stores: where the plan wants the arm
     executed = a[t] + n[t]    what the robot is told, so that the next observation is a little off the plan
 
-so the data shows states beside the plan together with the targets that lead back to it: the idea of DART (Laskey et
-al. 2017). Without noise the two are equal. The same seed gives the same plan and the same noise.
+so the data shows states beside the plan together with the targets that lead back to it: the idea of DART
+(Laskey et al. 2017). Without noise the two are equal. The same seed gives the same plan and the same noise.
 
 Shapes: J = 6 joints in degrees and, for the gripper, 0..100; T = steps of the plan.
 """
@@ -38,7 +38,7 @@ PAN_X = JOINTS[0].xyz[0]
 
 @dataclass(frozen=True)
 class ExpertStep:
-    """What to store as the action and what to send to the robot, each (J,) float32; see the module's docstring."""
+    """What to store as the action and what to send to the robot, each (J,) float32; see the file's top."""
 
     recorded: np.ndarray
     executed: np.ndarray
@@ -46,7 +46,7 @@ class ExpertStep:
 
 @dataclass(frozen=True)
 class Waypoint:
-    """The grasp point around the axis of shoulder_pan (m, rad, m), the jaws' yaw (rad), gripper 0..100, and steps."""
+    """The grasp point around shoulder_pan (m, rad, m), the jaws' yaw (rad), gripper 0..100, and steps."""
 
     radius: float
     azimuth: float
@@ -104,13 +104,17 @@ def plan(physics: Physics) -> np.ndarray:
             eased = 0.5 - 0.5 * np.cos(np.pi * step / goal.steps)
             radius, azimuth, height, yaw, gripper = start + eased * change
             wished = grasp_pose(radius, azimuth, height, yaw)
-            solution = kinematics.inverse(wished, angles, tool=GRASP_POSE, rotation_weight_m=ROTATION_WEIGHT_M)
+            solution = kinematics.inverse(
+                wished, angles, tool=GRASP_POSE, rotation_weight_m=ROTATION_WEIGHT_M
+            )
             if solution.position_error_m > MAX_PLAN_ERROR:
                 raise UserError(
                     f"The arm cannot reach radius {radius:.3f} m, height {height:.3f} m from above "
                     f"(off by {1000 * solution.position_error_m:.1f} mm). Put cube and bin nearer."
                 )
-            angles = np.append(solution.angles, LOWER[GRIPPER] + gripper / 100 * (UPPER[GRIPPER] - LOWER[GRIPPER]))
+            angles = np.append(
+                solution.angles, LOWER[GRIPPER] + gripper / 100 * (UPPER[GRIPPER] - LOWER[GRIPPER])
+            )
             targets.append(angles)
         here = goal
     return np.stack(targets)

@@ -1,12 +1,12 @@
-"""The SO-101's joints as numbers: where each sits, how far it turns, what its link weighs, and the units we speak.
+"""The SO-101's joints as numbers: where each sits, how far it turns, what its link weighs, and our units.
 
-Poses are those of the public CAD-derived model in its "new calibration": zero is the middle of a joint's range, and
-every joint turns about the z axis of its own frame. Lengths in metres, angles in rad, masses in kg.
+Poses are those of the public CAD-derived model in its "new calibration": zero is the middle of a joint's
+range and every joint turns about the z axis of its own frame. Lengths in m, angles in rad, masses in kg.
 
     degrees, gripper 0..100   --to_radians-->   joint angles   --physics, kinematics-->   poses
 
-What policies and datasets see are the units of a real arm with `use_degrees=True`: five joints in degrees and the
-gripper from 0 (closed) to 100 (open).
+What policies and datasets see are the units of a real arm with `use_degrees=True`: five joints in degrees and
+the gripper from 0 (closed) to 100 (open).
 
 Shapes: J = 6 joints, the gripper last.
 """
@@ -58,7 +58,9 @@ def to_radians(positions: np.ndarray) -> np.ndarray:
     """
     positions = np.asarray(positions, dtype=np.float64)
     if positions.ndim == 0 or positions.shape[-1] != len(JOINTS):
-        raise UserError(f"Expected {len(JOINTS)} joint positions ({', '.join(FEATURE_NAMES)}), got {positions.shape}.")
+        raise UserError(
+            f"Expected {len(JOINTS)} joint positions ({', '.join(FEATURE_NAMES)}), got {positions.shape}."
+        )
     angles = np.deg2rad(positions)
     angles[..., GRIPPER] = LOWER[GRIPPER] + positions[..., GRIPPER] / 100 * (UPPER[GRIPPER] - LOWER[GRIPPER])
     return angles
@@ -67,7 +69,9 @@ def to_radians(positions: np.ndarray) -> np.ndarray:
 def from_radians(angles: np.ndarray) -> np.ndarray:
     """Degrees and, for the gripper, 0..100, from joint angles (..., J) in rad."""
     positions = np.rad2deg(angles)
-    positions[..., GRIPPER] = (angles[..., GRIPPER] - LOWER[GRIPPER]) / (UPPER[GRIPPER] - LOWER[GRIPPER]) * 100
+    positions[..., GRIPPER] = (
+        (angles[..., GRIPPER] - LOWER[GRIPPER]) / (UPPER[GRIPPER] - LOWER[GRIPPER]) * 100
+    )
     return positions
 
 

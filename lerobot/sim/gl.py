@@ -1,4 +1,4 @@
-"""Chooses how MuJoCo draws without a screen, before MuJoCo is imported: it reads MUJOCO_GL once, at its import.
+"""Chooses how MuJoCo draws without a screen, before MuJoCo is imported: that is when it reads MUJOCO_GL.
 
 A back end counts as usable when its shared library loads and has the entry point that MuJoCo's binding calls.
 """
@@ -13,9 +13,18 @@ from types import ModuleType
 from lerobot.core.errors import EnvironmentSetupError
 from lerobot.core.optional import require
 
-BACKENDS = {"egl": ("EGL", "eglGetProcAddress"), "osmesa": ("OSMesa", "OSMesaCreateContextExt")}  # library, symbol
+BACKENDS = {
+    "egl": ("EGL", "eglGetProcAddress"),
+    "osmesa": ("OSMesa", "OSMesaCreateContextExt"),
+}  # library, symbol
 OFF = ("disable", "disabled", "off", "false", "0")
 ADVICE = "Type: sudo apt-get install libegl1 libgl1-mesa-dri (or: libosmesa6)"
+FORKED = (
+    "This process was forked from one that has drawn, and drawing libraries do not survive that. "
+    "Start it anew: multiprocessing.get_context('spawn'), AsyncVectorEnv(..., context='spawn')."
+)
+TINY_SCENE = """
+<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size="1" rgba="1 1 1 1"/></worldbody></mujoco>"""
 
 
 def choose_backend() -> str:
@@ -70,15 +79,25 @@ def has_renderer() -> bool:
     return renderer_problem() is None
 
 
-@functools.cache
 def renderer_problem() -> str | None:
-    """Why no picture can be drawn here, in one line with the cure; None when one was drawn."""
-    if choose_backend() in OFF:
-        return f"The simulation cannot be drawn: MUJOCO_GL=disable, or neither EGL nor OSMesa is installed. {ADVICE}"
+    """Why no picture can be drawn here, in one line with the cure; None when they can."""
+    process, problem = _draw_once()
+    if problem is None and process != os.getpid():
+        return FORKED
+    return problem
+
+
+@functools.cache
+def _draw_once() -> tuple[int, str | None]:
+    """The process that tried to draw a tiny frame, and what went wrong; a fork inherits the answer."""
+    backend = choose_backend()
+    if backend in OFF:
+        return (
+            os.getpid(),
+            f"Nothing can be drawn: neither EGL nor OSMesa is here, or MUJOCO_GL=disable. {ADVICE}",
+        )
     mujoco = import_mujoco()
-    model = mujoco.MjModel.from_xml_string(
-        '<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size="1" rgba="1 1 1 1"/></worldbody></mujoco>'
-    )
+    model = mujoco.MjModel.from_xml_string(TINY_SCENE)
     model.vis.quality.offsamples = 0
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
@@ -86,7 +105,7 @@ def renderer_problem() -> str | None:
         with mujoco.Renderer(model, 16, 16) as renderer:
             renderer.update_scene(data)
             is_drawn = bool(renderer.render().any())
-    except Exception as error:  # each back end fails in its own way: ImportError, FatalError, EGLError, AttributeError
+    except Exception as error:  # noqa: BLE001  each back end has its own: FatalError, EGLError, AttributeError
         reason = " ".join(str(error).split())[:200]
-        return f"The simulation cannot be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {reason}. {ADVICE}"
-    return None if is_drawn else f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} draws black pictures. {ADVICE}"
+        return os.getpid(), f"MUJOCO_GL={backend!r} cannot draw: {reason}. {ADVICE}"
+    return os.getpid(), None if is_drawn else f"MUJOCO_GL={backend!r} draws black pictures. {ADVICE}"

@@ -1,7 +1,7 @@
 """Where the SO-101's gripper is for given joint angles, and which joint angles bring it somewhere.
 
-Inverse kinematics is damped least squares (Wampler 1986; Nakamura and Hanafusa 1986) on the geometric Jacobian: five
-joints against six numbers of pose error, so a pose that the arm cannot turn into is met as well as the weights say.
+Inverse kinematics is damped least squares (Wampler 1986; Nakamura, Hanafusa 1986) on the geometric Jacobian:
+five joints against six numbers of pose error, so a pose out of reach is met as well as the weights say.
 
     angles (5,) --forward--> tool pose in base (4, 4)        pose (4, 4) --inverse--> angles (5,)
 
@@ -46,7 +46,7 @@ TOOL_POSE = pose(TOOL_XYZ, TOOL_RPY)  # in the gripper link
 
 
 def link_poses(angles: np.ndarray) -> np.ndarray:
-    """Poses (5, 4, 4) in the base frame of the links behind the first five joints, for angles (5,) or (6,) in rad."""
+    """Poses (5, 4, 4) in the base frame of the links behind the arm's joints, for angles (5,) or (6,) rad."""
     poses, here = np.empty((NUM_ARM_JOINTS, 4, 4)), np.eye(4)
     cosines, sines = np.cos(angles), np.sin(angles)
     for i in range(NUM_ARM_JOINTS):
@@ -64,7 +64,7 @@ def forward(angles: np.ndarray, *, tool: np.ndarray = TOOL_POSE) -> np.ndarray:
 
 
 def jacobian(poses: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """(6, 5): velocity and turning speed of `point` (3,) per joint speed, in the base frame, from `link_poses`."""
+    """(6, 5): velocity and turning speed of `point` (3,) per joint speed, in the base frame."""
     axes = poses[:, :3, 2]  # (5, 3)
     return np.concatenate([np.cross(axes, point - poses[:, :3, 3]), axes], axis=1).T
 
@@ -106,7 +106,7 @@ def inverse(
 
 
 def pose_error(here: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(6,): the translation (m) and the rotation vector (rad), in the base frame, that lead from here to target."""
+    """(6,): translation (m) and rotation vector (rad), in the base frame, that lead from here to target."""
     turn = target[:3, :3] @ here[:3, :3].T
     axis = 0.5 * np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
     sine, cosine = np.linalg.norm(axis), 0.5 * (np.trace(turn) - 1)

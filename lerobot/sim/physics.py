@@ -8,6 +8,7 @@ The Gymnasium environments and the simulated servo bus both stand on this class.
 Shapes: J = 6 joints, the gripper last.
 """
 
+import os
 import weakref
 from typing import Any
 
@@ -44,12 +45,12 @@ class Physics:
         self._cube_geom = self._model.geom("cube").id
         self._arm_geoms = self._model.geom_contype == 1
         self._has_torque = np.ones(NUM_JOINTS, dtype=bool)
-        self._renderers: dict[tuple[int, int, bool], Any] = {}
+        self._renderers: dict[tuple[int, int, bool, int], Any] = {}
         # Contexts must go before the interpreter does, or EGL complains on the way out.
         self._finalizer = weakref.finalize(self, _close_all, self._renderers)
         self.reset()
 
-    # ------------------------------------------------------------------------------------------------------ state
+    # -------------------------------------------------------------------------------------------------- state
     def reset(
         self,
         *,
@@ -88,9 +89,9 @@ class Physics:
             self.set_torque(motor, is_on=bool(is_on))
         self._mujoco.mj_forward(self._model, self._data)
 
-    # ------------------------------------------------------------------------------------------------------ motors
+    # ------------------------------------------------------------------------------------------------- motors
     def set_targets(self, angles: np.ndarray) -> None:
-        """Give the servos their goals (J,) in rad; goals beyond a joint's limit are held at it, as a servo does.
+        """Give the servos their goals (J,) in rad; one beyond a joint's limit is held at it, as servos do.
 
         Raises:
             UserError: wrong shape, or a value that is not a finite number.
@@ -109,7 +110,9 @@ class Physics:
             UserError: no motor has that name.
         """
         if motor not in MOTOR_NAMES:
-            raise UserError(f"No motor {motor!r}. Known: {', '.join(MOTOR_NAMES)}.{suggest(motor, MOTOR_NAMES)}")
+            raise UserError(
+                f"No motor {motor!r}. Known: {', '.join(MOTOR_NAMES)}.{suggest(motor, MOTOR_NAMES)}"
+            )
         i = MOTOR_NAMES.index(motor)
         self._has_torque[i] = is_on
         self._model.actuator_gainprm[i, 0] = self._servo_gain[i] if is_on else 0.0
@@ -123,12 +126,14 @@ class Physics:
         """Advance by `count` physics steps.
 
         Raises:
-            LeRobotError: the simulation blew up; MuJoCo then starts again by itself, and that must not pass unseen.
+            LeRobotError: the simulation blew up; MuJoCo then starts again by itself, which must be seen.
         """
         before = self._data.time
         self._mujoco.mj_step(self._model, self._data, count)
         if any(self._data.warning[kind].number for kind in self._blow_ups):
-            raise LeRobotError(f"The simulation blew up after {before:.3f} s. Reset it, or give a smaller timestep_s.")
+            raise LeRobotError(
+                f"The simulation blew up after {before:.3f} s. Reset it, or give a smaller timestep_s."
+            )
 
     @property
     def time_s(self) -> float:
@@ -150,7 +155,7 @@ class Physics:
         """Servo torques (J,) as parts of the largest one, -1..1."""
         return self._data.actuator_force / self._max_torque
 
-    # ------------------------------------------------------------------------------------------------------ things
+    # ------------------------------------------------------------------------------------------------- things
     @property
     def cube_pose(self) -> np.ndarray:
         """(7,): x, y, z in m and the quaternion w, x, y, z, in the base frame."""
@@ -177,7 +182,7 @@ class Physics:
         others = pairs[(pairs == self._cube_geom).any(axis=1)]
         return bool(self._arm_geoms[others].any())
 
-    # ------------------------------------------------------------------------------------------------------ pictures
+    # ----------------------------------------------------------------------------------------------- pictures
     def render(self, camera: str, *, width: int, height: int, has_shadows: bool = False) -> np.ndarray:
         """A picture (H, W, 3) uint8 from `camera`.
 
@@ -190,10 +195,15 @@ class Physics:
         """
         if camera not in CAMERAS:
             raise UserError(f"No camera {camera!r}. Known: {', '.join(CAMERAS)}.{suggest(camera, CAMERAS)}")
-        size = (width, height, has_shadows)
-        if size not in self._renderers:
-            self._renderers[size] = self._make_renderer(*size)
-        renderer = self._renderers[size]
+        kind = (
+            width,
+            height,
+            has_shadows,
+            os.getpid(),
+        )  # a forked process must not draw with its parent's context
+        if kind not in self._renderers:
+            self._renderers[kind] = self._make_renderer(width, height, has_shadows)
+        renderer = self._renderers[kind]
         renderer.update_scene(self._data, camera)
         return renderer.render()
 
@@ -203,7 +213,9 @@ class Physics:
 
     def _make_renderer(self, width: int, height: int, has_shadows: bool) -> Any:
         if not (0 < width <= MAX_IMAGE_SIZE[0] and 0 < height <= MAX_IMAGE_SIZE[1]):
-            raise UserError(f"A picture of {width}x{height} was asked for; each side must be 1 to {MAX_IMAGE_SIZE[0]}.")
+            raise UserError(
+                f"A picture of {width}x{height} was asked for; each side must be 1 to {MAX_IMAGE_SIZE[0]}."
+            )
         gl.require_renderer()
         self._model.vis.quality.offsamples = 4 if has_shadows else 0  # read when the context is made
         renderer = self._mujoco.Renderer(self._model, height, width)
@@ -220,7 +232,9 @@ def _close_all(renderers: dict) -> None:
 def _checked(angles: np.ndarray) -> np.ndarray:
     angles = np.asarray(angles, dtype=np.float64)
     if angles.shape != (NUM_JOINTS,):
-        raise UserError(f"Expected {NUM_JOINTS} joint angles ({', '.join(MOTOR_NAMES)}), got shape {angles.shape}.")
+        raise UserError(
+            f"Expected {NUM_JOINTS} joint angles ({', '.join(MOTOR_NAMES)}), got shape {angles.shape}."
+        )
     if not np.isfinite(angles).all():
         raise UserError(f"Joint angles must be finite numbers, got {angles.tolist()}.")
     return angles

@@ -1,7 +1,7 @@
 """The tabletop around the arm as MuJoCo XML: table, cube, bin, lights and cameras.
 
-The arm's base is at the origin of the table top and faces +x; z points up. Two cameras feed policies: `front` looks
-back at the workspace, `wrist` rides on the gripper. `overview` is for people.
+The arm's base is at the origin of the table top and faces +x; z points up. Two cameras feed policies: `front`
+looks back at the workspace, `wrist` rides on the gripper. `overview` is for people.
 """
 
 from lerobot.sim import arm
@@ -18,7 +18,7 @@ MAX_IMAGE_SIZE = (1920, 1920)  # width, height
 def scene_xml(*, timestep_s: float) -> str:
     """The whole scene; MuJoCo compiles it."""
     front = arm.look_at((0.500, -0.005, 0.360), (0.110, -0.005, 0.050), up=(0.0, 0.0, 1.0))
-    overview = arm.look_at((0.640, -0.500, 0.480), (0.130, 0.010, 0.090), up=(0.0, 0.0, 1.0))
+    overview = arm.look_at((0.620, -0.330, 0.400), (0.125, 0.000, 0.095), up=(0.0, 0.0, 1.0))
     return f"""
 <mujoco model="so101_tabletop">
   <compiler angle="radian" eulerseq="XYZ"/>
@@ -34,8 +34,8 @@ def scene_xml(*, timestep_s: float) -> str:
   <default>{arm.DEFAULTS}
   </default>
   <asset>{arm.MATERIALS}
-    <texture name="sky" type="skybox" builtin="gradient" rgb1="0.86 0.91 0.96" rgb2="0.50 0.58 0.68" width="64"
-      height="384"/>
+    <texture name="sky" type="skybox" builtin="gradient" rgb1="0.86 0.91 0.96" rgb2="0.50 0.58 0.68"
+      width="64" height="384"/>
     <texture name="wood" type="2d" builtin="checker" rgb1="0.86 0.83 0.78" rgb2="0.84 0.81 0.755" width="128"
       height="128"/>
     <material name="table" texture="wood" texrepeat="6 6" specular="0.05" shininess="0.1"/>
@@ -43,16 +43,17 @@ def scene_xml(*, timestep_s: float) -> str:
     <material name="bin" rgba="0.13 0.42 0.78 1" specular="0.2" shininess="0.3"/>
   </asset>
   <worldbody>
-    <light pos="0.5 -0.5 1.3" dir="-0.32 0.42 -1.0" directional="true" diffuse="0.52 0.51 0.49" specular="0.3 0.3 0.3"/>
+    <light pos="0.5 -0.5 1.3" dir="-0.32 0.42 -1.0" directional="true" diffuse="0.52 0.51 0.49"
+      specular="0.3 0.3 0.3"/>
     <camera name="front" {front} fovy="48"/>
-    <camera name="overview" {overview} fovy="34"/>
-    <geom name="table" type="box" pos="0.15 0 -0.02" size="0.45 0.45 0.02" material="table" contype="0" conaffinity="3"
-      friction="1.0 0.01 0.0005"/>
+    <camera name="overview" {overview} fovy="38"/>
+    <geom name="table" type="box" pos="0.15 0 -0.02" size="0.45 0.45 0.02" material="table" contype="0"
+      conaffinity="3" friction="1.0 0.01 0.0005"/>
     {arm.body_xml()}
     <body name="cube" pos="0.22 0 {CUBE_HALF}">
       <freejoint name="cube"/>
-      <geom name="cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass="{CUBE_MASS}" material="cube"
-        contype="2" conaffinity="1" condim="4" friction="1.2 0.01 0.0005"/>
+      <geom name="cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass="{CUBE_MASS}"
+        material="cube" contype="2" conaffinity="1" condim="4" friction="1.2 0.01 0.0005"/>
     </body>
     <body name="bin" mocap="true" pos="0.17 -0.14 0">{_bin_walls()}
     </body>

@@ -24,7 +24,7 @@ RESTING_SPEED = 0.02  # m/s
 
 @dataclass(frozen=True)
 class Area:
-    """Ranges that a layout is drawn from: m and rad around the axis of shoulder_pan; azimuth 0 is straight ahead."""
+    """Ranges a layout is drawn from, around the axis of shoulder_pan: m, rad; azimuth 0 is straight ahead."""
 
     radius: tuple[float, float]
     azimuth: tuple[float, float]
@@ -61,7 +61,9 @@ def draw_layout(difficulty: str, rng: np.random.Generator) -> Layout:
         ConfigError: there is no such difficulty.
     """
     if difficulty not in AREAS:
-        raise ConfigError(f"No difficulty {difficulty!r}. Known: {', '.join(AREAS)}.{suggest(difficulty, AREAS)}")
+        raise ConfigError(
+            f"No difficulty {difficulty!r}. Known: {', '.join(AREAS)}.{suggest(difficulty, AREAS)}"
+        )
     area = AREAS[difficulty]
     bin_radius = BIN_RADIUS + area.bin_radius_jitter * rng.uniform(-1, 1)
     bin_azimuth = BIN_AZIMUTH + area.bin_azimuth_jitter * rng.uniform(-1, 1)

@@ -1,4 +1,4 @@
-"""The simulated SO-101 as a Gymnasium environment: declared and observed features agree, seeds fix episodes."""
+"""The simulated SO-101 as a Gymnasium environment: features as declared, episodes as seeded."""
 
 import os
 import subprocess
@@ -77,7 +77,9 @@ def test_wrong_configs_are_refused(wrong, message):
         SO101EnvConfig(**wrong)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # advice on normalised actions; ours are degrees on purpose
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # advice on normalised actions; ours are degrees on purpose
 def test_gymnasium_finds_no_fault(env):
     check_env(env)
 
@@ -183,5 +185,7 @@ def test_reading_the_config_loads_neither_simulator_nor_torch():
         "cfg.features\n"
         "print([name for name in ('mujoco', 'torch', 'pygame', 'av') if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ)
+    )
     assert done.stdout.strip() == "[]" and done.stderr == ""

@@ -1,4 +1,4 @@
-"""The scripted expert: succeeds, repeats itself, and records the clean target while a noisy one is executed."""
+"""The scripted expert: succeeds, repeats itself, records the clean target while a noisy one is executed."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,9 @@ def headless(monkeypatch):
 
 def run(script: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, **variables}
-    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_choice_of_the_user_is_kept(headless, monkeypatch):
@@ -51,14 +53,16 @@ def test_a_library_without_its_entry_point_does_not_count(headless, monkeypatch)
 
 def test_without_any_library_one_line_names_the_package(headless, monkeypatch):
     monkeypatch.setattr(gl, "BACKENDS", {"egl": ("NoSuchLibrary", "f")})
-    gl.renderer_problem.cache_clear()
+    gl._draw_once.cache_clear()
     try:
         assert not gl.has_renderer()
-        with pytest.raises(EnvironmentSetupError, match="apt-get install libegl1 libgl1-mesa-dri .*libosmesa6") as error:
+        with pytest.raises(
+            EnvironmentSetupError, match="apt-get install libegl1 libgl1-mesa-dri .*libosmesa6"
+        ) as error:
             gl.require_renderer()
         assert "\n" not in str(error.value)
     finally:
-        gl.renderer_problem.cache_clear()
+        gl._draw_once.cache_clear()
 
 
 @pytest.mark.slow
@@ -77,6 +81,25 @@ def test_physics_runs_where_nothing_draws():
 
 @needs_renderer
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_is_told_to_start_anew():
+    done = run(
+        "import os\n"
+        "from lerobot.sim.physics import Physics\n"
+        "physics = Physics()\n"
+        "physics.render('front', width=8, height=8)\n"
+        "child = os.fork()\n"
+        "if child:\n    os.waitpid(child, 0)\n"
+        "else:\n"
+        "    try:\n        physics.render('front', width=8, height=8)\n"
+        "    except Exception as error:\n        print(type(error).__name__, error, flush=True)\n"
+        "    os._exit(0)\n"
+    )
+    assert done.stdout.startswith("EnvironmentSetupError") and "spawn" in done.stdout
+
+
+@needs_renderer
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["", "physics.close()", "import sys; sys.exit(0)"])
 def test_leaving_says_nothing(ending):
     done = run(
@@ -84,8 +107,8 @@ def test_leaving_says_nothing(ending):
         "physics = Physics()\n"
         "other = Physics()\n"
         "for made in (physics, other):\n"
-        "    print(made.render('front', width=32, height=24).shape, made.render('wrist', width=16, height=16).shape)\n"
-        + ending
+        "    front = made.render('front', width=32, height=24)\n"
+        "    print(front.shape, made.render('wrist', width=16, height=16).shape)\n" + ending
     )
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.splitlines() == ["(24, 32, 3) (16, 16, 3)"] * 2
