@@ -38,7 +38,7 @@ ADDED_KEYS = ("initial_lr", "name")
 SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 
-# ------------------------------------------------------------------------------------------ optimizer
+# ---------------------------------------------------------------------------------- optimizer
 def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
     """Write the state of one optimizer into `folder`, or of several into one sub-folder each."""
     if isinstance(optimizer, Mapping):
@@ -166,7 +166,7 @@ def _check_shapes(
                 )
 
 
-# ------------------------------------------------------------------------------------------ scheduler
+# ---------------------------------------------------------------------------------- scheduler
 def save_scheduler_state(scheduler: "LRScheduler", folder: Path) -> None:
     """Write where a learning-rate schedule stands."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class OldCheckpointError(CheckpointError):
     """A checkpoint from before LeRobot 0.4: no pipeline, and the statistics inside `model.safetensors`."""
 
 
-# ------------------------------------------------------------------------------------------------------ write
+# ---------------------------------------------------------------------------------- write
 def write(
     folder: Path, *, name: str, steps: Sequence[ProcessorStep], config_filename: str | None = None
 ) -> None:
@@ -74,7 +74,7 @@ def _write_step(step: ProcessorStep, folder: Path, *, index: int, base: str) -> 
     return entry
 
 
-# ------------------------------------------------------------------------------------------------------- read
+# ---------------------------------------------------------------------------------- read
 def read(
     source: str | Path,
     filename: str,

@@ -6,8 +6,8 @@
               /manifest.json        size and SHA-256 of every file; other releases ignore it
         last -> 000200
 
-A checkpoint is written under a hidden name, forced to disk and renamed; only then `last` moves. A process killed at
-any instant leaves `last` on a complete checkpoint, plus at most hidden folders that the next save removes.
+A checkpoint is written under a hidden name, forced to disk and renamed; only then `last` moves. A process killed
+at any instant leaves `last` on a complete checkpoint, plus at most hidden folders that the next save removes.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Progress:
     extra: dict[str, Any] = field(default_factory=dict)  # what `save` was given as extra
 
 
-# ------------------------------------------------------------------------------------------ save
+# ---------------------------------------------------------------------------------- save
 def save(
     output_dir: Path,
     *,
@@ -209,7 +209,7 @@ def _sync_tree(folder: Path) -> None:
         sync_folders(Path(place), levels=1)
 
 
-# ------------------------------------------------------------------------------------------ manifest
+# ---------------------------------------------------------------------------------- manifest
 def verify(folder: Path) -> bool:
     """Whether the checkpoint has a manifest and agrees with it; one without (of another release) gives False.
 
@@ -240,7 +240,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-# ------------------------------------------------------------------------------------------ load
+# ---------------------------------------------------------------------------------- load
 def load(
     folder: Path,
     *,
@@ -287,7 +287,7 @@ def read_progress(folder: Path) -> Progress:
     )
 
 
-# ------------------------------------------------------------------------------------------ find
+# ---------------------------------------------------------------------------------- find
 def find(path: Path) -> Path:
     """The checkpoint's folder for any way to name it.
 
