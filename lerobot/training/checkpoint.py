@@ -6,8 +6,8 @@
               /manifest.json        size and SHA-256 of every file; other releases ignore it
         last -> 000200
 
-A checkpoint is written under a hidden name, forced to disk and renamed; only then `last` moves. A process killed
-at any instant leaves `last` on a complete checkpoint, plus at most hidden folders that the next save removes.
+A checkpoint is written under a hidden name, forced to disk and renamed; only then `last` moves. A process
+killed at any instant leaves `last` on a complete checkpoint, plus hidden folders that the next save removes.
 """
 
 import hashlib
