@@ -1,0 +1,90 @@
+"""Whether an environment and a policy speak of the same things, asked before the first step.
+
+environment's features -> its names -> rename_map -> preprocessor -> what the policy reads and writes
+"""
+
+from collections.abc import Mapping
+
+from lerobot.core import keys
+from lerobot.core.errors import FeatureMismatchError, suggest
+from lerobot.core.types import FeatureType, PolicyFeature
+from lerobot.envs.base import EnvConfig
+from lerobot.policies.config import PreTrainedConfig
+from lerobot.processor.pipeline import DataProcessorPipeline
+
+Features = Mapping[str, PolicyFeature]
+
+
+def names_of(env_cfg: EnvConfig, rename_map: Mapping[str, str]) -> dict[str, str]:
+    """Environment's feature name -> the name it has for the preprocessor.
+
+    Raises:
+        FeatureMismatchError: `rename_map` names something that is not there.
+    """
+    own = {name: env_cfg.features_map.get(name, name) for name in env_cfg.features}
+    strangers = sorted(rename_map.keys() - set(own.values()))
+    if strangers:
+        raise FeatureMismatchError(
+            f"--rename_map renames {strangers[0]!r}, which the {env_cfg.type} environment lacks."
+            f"{suggest(strangers[0], own.values())} It has: {', '.join(own.values())}."
+        )
+    return {name: rename_map.get(ours, ours) for name, ours in own.items()}
+
+
+def check_fit(
+    config: PreTrainedConfig,
+    env_cfg: EnvConfig,
+    names: Mapping[str, str],
+    preprocessor: DataProcessorPipeline,
+) -> None:
+    """Return when the policy finds every input with its shape, and writes actions that the environment takes.
+
+    Raises:
+        FeatureMismatchError: it does not; names both sides.
+    """
+    offered = {names[name]: feature for name, feature in env_cfg.features.items()}
+    actions = {name: f for name, f in offered.items() if f.type is FeatureType.ACTION}
+    observed = {keys.OBSERVATION: {n: f for n, f in offered.items() if n not in actions}}
+    seen = {**preprocessor.transform_features(observed)[keys.OBSERVATION], **actions}
+    problems = [
+        problem
+        for name, feature in {**config.input_features, **config.output_features}.items()
+        if (problem := _problem(name, feature, seen, is_shape_free=config.is_shape_free))
+    ]
+    if problems:
+        raise FeatureMismatchError(
+            f"The {env_cfg.type} environment does not fit this {config.type} policy: {'; '.join(problems)}. "
+            f"The environment has {_listed(seen)}. {_advice(config, seen)}"
+        )
+
+
+def _problem(name: str, wanted: PolicyFeature, seen: Features, *, is_shape_free: bool) -> str:
+    if wanted.type is FeatureType.LANGUAGE:
+        return ""
+    if name not in seen:
+        # A policy of no fixed shape masks the cameras it lacks.
+        may_lack = is_shape_free and wanted.type is FeatureType.VISUAL
+        return "" if may_lack else f"the policy needs {name} {list(wanted.shape)}, which is not there"
+    if is_shape_free or tuple(seen[name].shape) == tuple(wanted.shape):
+        return ""
+    return f"{name} is {list(seen[name].shape)} there and {list(wanted.shape)} in the policy"
+
+
+def _advice(config: PreTrainedConfig, seen: Features) -> str:
+    """What to type for the likeliest cause."""
+    for name, wanted in config.image_features.items():
+        if name not in seen:
+            strangers = [n for n, f in seen.items() if f.type is FeatureType.VISUAL]
+            strangers = [n for n in strangers if n not in config.image_features] or ["NAME_THERE"]
+            return f'If a camera only has another name, type: --rename_map=\'{{"{strangers[0]}": "{name}"}}\''
+        if tuple(seen[name].shape) != tuple(wanted.shape) and not config.is_shape_free:
+            _, height, width = wanted.shape
+            return (
+                "For pictures of the policy's size, type: "
+                f"--env.observation_height={height} --env.observation_width={width}"
+            )
+    return "Give the environment (and its --env.obs_type) that the policy was trained for."
+
+
+def _listed(features: Features) -> str:
+    return ", ".join(f"{name} {list(feature.shape)}" for name, feature in features.items()) or "nothing"
