@@ -98,7 +98,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention over the memory, feed-forward net; each with dropout, residual sum and norm."""
+    """Self-attention, attention over the memory, feed-forward net, each with dropout, sum and norm."""
 
     def __init__(
         self, width: int, num_heads: int, *, hidden: int, dropout: float, activation: str, pre_norm: bool

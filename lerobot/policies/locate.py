@@ -1,14 +1,15 @@
 """Where a policy's files are: folder, checkpoint, run or Hub id -> the folder with config.json.
 
-    run folder -> checkpoints/last -> pretrained_model            user/name -> the Hub's copy in the cache
+run folder -> checkpoints/last -> pretrained_model            user/name -> the Hub's copy in the cache
 """
 
 from pathlib import Path
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
+from lerobot.core.hub import Repo
 
-PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt")
+PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*tokenizer*/*")
 
 
 def locate(name: str | Path, *, revision: str | None = None) -> Path:
@@ -38,9 +39,7 @@ def locate(name: str | Path, *, revision: str | None = None) -> Path:
     if path.exists() or not is_hub_id(str(name)):
         places = "\n".join(f"  {candidate / keys.CONFIG_FILE}" for candidate in candidates)
         raise CheckpointError(f"There is no checkpoint at {name}. Looked for:\n{places}")
-    from lerobot.core.hub import download_model
-
-    return download_model(str(name), revision=revision, patterns=PATTERNS)
+    return Repo(repo_id=str(name)).snapshot(revision=revision, patterns=PATTERNS)
 
 
 def is_hub_id(name: str) -> bool:

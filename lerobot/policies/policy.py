@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
-from lerobot.policies import card, legacy
+from lerobot.policies.card import model_card
 from lerobot.policies.classes import get_policy_class
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.device import asked_device, stored_device
+from lerobot.policies.legacy import is_legacy, split_stats
 from lerobot.policies.locate import locate
 from lerobot.policies.observation import to_tensors
 from lerobot.policies.processors import Stats, make_pre_post_processors
@@ -221,8 +222,8 @@ class PreTrainedPolicy(nn.Module):
         policy_class = class_of(config, cls)
         chosen = stored_device(config.device) if device is None else asked_device(device)
         weights = read_weights(folder)
-        if legacy.is_legacy(folder, weights):
-            weights, _ = legacy.split_stats(weights, config, source=str(folder))
+        if is_legacy(folder, weights):
+            weights, _ = split_stats(weights, config, source=str(folder))
         if policy_class.has_initial_weights:
             parts["initial_weights"] = False
         policy: Any = policy_class(config, **parts)
@@ -277,7 +278,7 @@ class PreTrainedPolicy(nn.Module):
             for pipeline in processors:
                 pipeline.save_pretrained(folder)
             Path(folder, "README.md").write_text(
-                card.model_card(self.config, repo_id, folder=self._source), encoding="utf-8"
+                model_card(self.config, repo_id, folder=self._source), encoding="utf-8"
             )
             return repo.upload(Path(folder), message=message, revision=revision, patterns=PUBLISHED)
 

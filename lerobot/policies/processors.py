@@ -14,10 +14,10 @@ from typing import Any
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError, ConfigError, suggest
-from lerobot.policies import legacy
 from lerobot.policies.classes import get_policy_class, sibling
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.device import stored_device
+from lerobot.policies.legacy import read_stats
 from lerobot.policies.locate import locate
 from lerobot.processor.defaults import Overrides, Pair, load_policy_pipelines, policy_pipelines
 from lerobot.processor.step import ProcessorStep, registered_name
@@ -58,7 +58,7 @@ def make_pre_post_processors(
         return overridden(pair[0], before), overridden(pair[1], after)
     folder = locate(pretrained_path, revision=pretrained_revision)
     if not has_pipeline(folder, preprocessor_config_filename):
-        stats = legacy.read_stats(folder, policy_cfg) if dataset_stats is None else dataset_stats
+        stats = read_stats(folder, policy_cfg) if dataset_stats is None else dataset_stats
         if stats is None:
             raise CheckpointError(
                 f"{folder} holds neither {preprocessor_config_filename} nor statistics among its weights. "

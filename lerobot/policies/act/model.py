@@ -119,7 +119,7 @@ class ACT(nn.Module):
         env_state: Tensor | None,
         style: Tensor | None = None,
     ) -> Tensor:
-        """T actions (B, T, A) from views (B, 3, H, W), joints (B, J), environment (B, J'), style (B, L) or zero.
+        """T actions (B, T, A) from views (B, 3, H, W), joints (B, J), environment (B, J'), style (B, L).
 
         `images` are in the order of the input features and may differ in size.
         """

@@ -1,0 +1,84 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lerobot.core.errors import ConfigError
+from lerobot.nn.norm import FrozenBatchNorm2d
+from lerobot.nn.resnet import ResNet
+
+
+@pytest.mark.parametrize(
+    ("norm", "tensors_per_norm"), [("frozen", 4), ("batch", 5), ("group", 2)], ids=["frozen", "batch", "group"]
+)
+def test_resnet18_has_torchvisions_names(norm, tensors_per_norm):
+    with torch.device("meta"):
+        state = ResNet("resnet18", norm=norm).state_dict()
+    assert len(state) == 20 + 20 * tensors_per_norm
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert state["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert state["layer4.1.bn2.weight"].shape == (512,)
+    assert "layer1.0.downsample.0.weight" not in state
+    assert ("layer3.0.downsample.1.running_var" in state) == (norm != "group")
+    assert ("bn1.num_batches_tracked" in state) == (norm == "batch")
+
+
+@pytest.mark.parametrize(
+    ("name", "num_weights", "width"),
+    [("resnet10", 4_900_032, 512), ("resnet18", 11_166_912, 512), ("resnet50", 23_454_912, 2048)],
+)
+def test_sizes(name, num_weights, width):
+    with torch.device("meta"):
+        net = ResNet(name, norm="frozen")
+    assert sum(p.numel() for p in net.parameters()) == num_weights
+    assert net.out_channels == width
+
+
+def test_every_halving_rounds_up():
+    net = ResNet("resnet10").eval()
+    assert net(torch.rand(2, 3, 96, 65)).shape == (2, 512, 3, 3)
+
+
+def test_its_children_in_a_row_are_the_network():
+    net = ResNet("resnet10", norm="group")
+    images = torch.rand(1, 3, 48, 32)
+    torch.testing.assert_close(nn.Sequential(*net.children())(images), net(images))
+
+
+def test_dilation_keeps_the_last_stages_resolution():
+    plain, dilated = ResNet("resnet50").eval(), ResNet("resnet50", dilate_last=True).eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert plain(images).shape[-2:] == (2, 2)
+    assert dilated(images).shape[-2:] == (4, 4)
+    assert plain.state_dict().keys() == dilated.state_dict().keys()
+
+
+def test_basic_blocks_cannot_be_dilated():
+    with pytest.raises(ConfigError, match="resnet50 or deeper"):
+        ResNet("resnet18", dilate_last=True)
+
+
+def test_an_unknown_network_is_named_with_its_nearest():
+    with pytest.raises(ConfigError, match="'resnet19'.*Did you mean"):
+        ResNet("resnet19")
+
+
+def test_a_frozen_norm_is_batch_norm_in_eval_mode_and_never_moves():
+    frozen, learning = FrozenBatchNorm2d(5), nn.BatchNorm2d(5)
+    for value in (*learning.parameters(), learning.running_mean, learning.running_var):
+        value.data.uniform_(0.5, 2.0)
+    frozen.load_state_dict({k: v for k, v in learning.state_dict().items() if k != "num_batches_tracked"})
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    x = torch.randn(3, 5, 4, 4)
+    torch.testing.assert_close(frozen.train()(x), learning.eval()(x))
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+    assert not list(frozen.parameters())
+
+
+def test_a_basic_block_step_by_step():
+    block = ResNet("resnet10", norm="frozen").layer2[0]
+    x = torch.randn(2, 64, 8, 8)
+    y = F.relu(F.conv2d(x, block.conv1.weight, stride=2, padding=1) / (1 + 1e-5) ** 0.5)
+    y = F.conv2d(y, block.conv2.weight, padding=1) / (1 + 1e-5) ** 0.5
+    around = F.conv2d(x, block.downsample[0].weight, stride=2) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(block(x), F.relu(y + around))
