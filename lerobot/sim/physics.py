@@ -8,6 +8,8 @@ The Gymnasium environments and the simulated servo bus both stand on this class.
 Shapes: J = 6 joints, the gripper last.
 """
 
+import atexit
+import functools
 import os
 import weakref
 from typing import Any
@@ -20,6 +22,7 @@ from lerobot.sim.geometry import JOINTS, LOWER, MOTOR_NAMES, UPPER
 from lerobot.sim.scene import BIN_HALF, CAMERAS, CUBE_HALF, MAX_IMAGE_SIZE, scene_xml
 
 NUM_JOINTS = len(JOINTS)
+_DRAWING: "weakref.WeakSet[Physics]" = weakref.WeakSet()
 
 
 class Physics:
@@ -46,8 +49,7 @@ class Physics:
         self._arm_geoms = self._model.geom_contype == 1
         self._has_torque = np.ones(NUM_JOINTS, dtype=bool)
         self._renderers: dict[tuple[int, int, bool, int], Any] = {}
-        # Contexts must go before the interpreter does, or EGL complains on the way out.
-        self._finalizer = weakref.finalize(self, _close_all, self._renderers)
+        weakref.finalize(self, _close_all, self._renderers)
         self.reset()
 
     # -------------------------------------------------------------------------------------------------- state
@@ -84,10 +86,14 @@ class Physics:
 
     def restore_state(self, state: np.ndarray) -> None:
         """Go back to where `save_state` was called."""
-        self._mujoco.mj_setState(self._model, self._data, state[:-NUM_JOINTS].copy(), self._state_kind)
         for motor, is_on in zip(MOTOR_NAMES, state[-NUM_JOINTS:], strict=True):
             self.set_torque(motor, is_on=bool(is_on))
+        numbers = state[:-NUM_JOINTS].copy()
+        self._mujoco.mj_setState(self._model, self._data, numbers, self._state_kind)
         self._mujoco.mj_forward(self._model, self._data)
+        self._mujoco.mj_setState(
+            self._model, self._data, numbers, self._state_kind
+        )  # forward moves the warm start
 
     # ------------------------------------------------------------------------------------------------- motors
     def set_targets(self, angles: np.ndarray) -> None:
@@ -219,9 +225,22 @@ class Physics:
         gl.require_renderer()
         self._model.vis.quality.offsamples = 4 if has_shadows else 0  # read when the context is made
         renderer = self._mujoco.Renderer(self._model, height, width)
+        _close_at_exit()
+        _DRAWING.add(self)
         renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = has_shadows
         renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         return renderer
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Let contexts go before MuJoCo shuts EGL down at exit: what is registered later runs earlier."""
+    atexit.register(_close_drawing)
+
+
+def _close_drawing() -> None:
+    for physics in list(_DRAWING):
+        physics.close()
 
 
 def _close_all(renderers: dict) -> None:
