@@ -167,9 +167,7 @@ GROUP_DEFAULTS = {"betas": (0.9, 0.999), "eps": 1e-5}
 class MultiAdamConfig(OptimizerConfig):
     """Several independent Adams, such as one for the actor and one for the critic."""
 
-    optimizer_groups: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # name -> lr, betas, eps, weight_decay
+    optimizer_groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # lr, betas ... of each
 
     def __post_init__(self) -> None:
         """Check the numbers and the names of each group's settings."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 Factor = Callable[[int], float]
+Shape = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 POLYNOMIAL_END = 1e-7  # learning rate at the end of the polynomial schedule
 
 
@@ -57,9 +58,7 @@ class DiffuserSchedulerConfig(LRSchedulerConfig):
     """The schedules of the diffusers library, by their names there."""
 
     num_warmup_steps: int | None = None  # steps over which the learning rate rises from 0
-    name: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = "cosine"  # shape after the warm-up
+    name: Shape = "cosine"  # what follows the warm-up
 
     def __post_init__(self) -> None:
         """Check the numbers; only `constant` does without a warm-up."""

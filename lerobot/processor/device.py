@@ -64,6 +64,8 @@ class DeviceProcessorStep(ProcessorStep):
         dtype = (
             FLOAT_DTYPES[self.float_dtype] if self.float_dtype and value.is_floating_point() else value.dtype
         )
+        if target.type == "mps" and dtype == torch.float64:
+            dtype = torch.float32  # Apple's GPUs have no double precision
         return value.to(value.device if is_there else target, dtype, non_blocking=target.type == "cuda")
 
 

@@ -144,7 +144,9 @@ class _StatsStep(ProcessorStep):
             return value
         if not value.is_floating_point():
             value = self._as_float(name, kind, value)
-        return self._formula(mode, value, *self._numbers(name, mode, value))
+        # Half precision is too coarse for statistics: 170.3 degrees would be 170, and eps 0.
+        wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
+        return self._formula(mode, wide, *self._numbers(name, mode, wide)).to(value.dtype)
 
     def _formula(self, mode: NormalizationMode, value: Tensor, first: Tensor, second: Tensor) -> Tensor:
         raise NotImplementedError
@@ -164,11 +166,11 @@ class _StatsStep(ProcessorStep):
         """
         key = (name, value.device, value.dtype)
         if key not in self._ready:
-            first, second = self._checked(name, mode)
-            first, second = (stat.to(device=value.device, dtype=value.dtype) for stat in (first, second))
-            if mode is not NormalizationMode.MEAN_STD:
-                span = second - first
-                second = torch.where(span == 0, torch.full_like(span, self.eps), span)
+            with torch.inference_mode(False):  # kept, and possibly used with gradients later
+                first, second = (stat.to(value.device, value.dtype) for stat in self._checked(name, mode))
+                if mode is not NormalizationMode.MEAN_STD:
+                    span = second - first
+                    second = torch.where(span == 0, torch.full_like(span, self.eps), span)
             self._ready[key] = (first, second)
         for numbers in self._ready[key]:
             if not _fits(numbers.shape, value.shape):

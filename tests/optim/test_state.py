@@ -192,3 +192,12 @@ def test_an_incomplete_random_state_is_refused(tmp_path):
         put_rng(state)
     with pytest.raises(CheckpointError, match="is missing"):
         load_rng_state(tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_random_numbers_of_the_gpu_continue(tmp_path):
+    torch.randn(5, device="cuda")
+    save_rng_state(tmp_path)
+    expected = torch.randn(5, device="cuda").tolist()
+    load_rng_state(tmp_path)
+    assert torch.randn(5, device="cuda").tolist() == expected

@@ -63,6 +63,23 @@ def test_precision_is_that_of_the_tensor(dtype):
     torch.testing.assert_close(done, torch.tensor([[0.5, 0.5]], dtype=dtype))
 
 
+def test_half_precision_does_not_round_the_statistics():
+    stats = {"action": {"min": [170.3, 1.0], "max": [170.5, 1.0]}}
+    action = torch.tensor([[170.5, 1.0]], dtype=torch.float16)
+    done = normalize(stats, {"ACTION": "MIN_MAX"}, action=action)["action"]
+    assert done.dtype == torch.float16
+    assert done[0].tolist() == pytest.approx([1.0, -1.0], abs=1e-2)
+
+
+def test_statistics_cached_without_gradients_serve_with_them():
+    step = UnnormalizerProcessorStep(FEATURES, MEAN_STD, STATS)
+    with torch.inference_mode():
+        step(create_transition(action=torch.zeros(1, 2)))
+    action = torch.zeros(1, 2, requires_grad=True)
+    step(create_transition(action=action))["action"].sum().backward()
+    assert action.grad.tolist() == [[1.0, 1.0]]
+
+
 def test_whole_numbers_are_scaled_as_floats_but_pixels_must_be_floats():
     assert normalize(action=torch.tensor([[2, 3]]))["action"].tolist() == [[2.0, 2.0]]
     with pytest.raises(

@@ -139,3 +139,23 @@ def test_image_shapes_add_a_resize_step_to_the_default_pair():
         "NormalizerProcessorStep",
     ]
     assert [type(step).__name__ for step in after] == ["UnnormalizerProcessorStep", "DeviceProcessorStep"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_move_to_the_gpu_and_are_scaled_there():
+    before, after = default_steps(
+        input_features={"observation.state": PolicyFeature(FeatureType.STATE, (2,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+        norm_map={"STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
+        device="cuda",
+        stats={name: {"mean": [1.0, 1.0], "std": [2.0, 2.0]} for name in ("observation.state", "action")},
+    )
+    transition = create_transition(observation={"observation.state": torch.tensor([3.0, 5.0])})
+    for step in before:
+        transition = step(transition)
+    state = transition["observation"]["observation.state"]
+    assert state.is_cuda and state.tolist() == [[1.0, 2.0]]
+    transition = create_transition(action=state)
+    for step in after:
+        transition = step(transition)
+    assert not transition["action"].is_cuda and transition["action"].tolist() == [[3.0, 5.0]]
