@@ -129,7 +129,9 @@ def test_a_missing_entry_is_named():
     policy = ACTPolicy(vectors_only())
     batch = make_batch(policy.config)
     batch["observation.stat"] = batch.pop(keys.STATE)
-    with pytest.raises(FeatureMismatchError, match="needs 'observation.state'.*Did you mean 'observation.stat'"):
+    with pytest.raises(
+        FeatureMismatchError, match="needs 'observation.state'.*Did you mean 'observation.stat'"
+    ):
         policy.select_action(batch)
 
 

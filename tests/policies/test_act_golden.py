@@ -86,9 +86,7 @@ def test_end_to_end_by_path_alone(recorded):
     )
     carrying.reset()
     batched = {k: v[None] for k, v in raw.items()}
-    torch.testing.assert_close(
-        carrying.select_action(batched), recorded["end_to_end"], rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(carrying.select_action(batched), recorded["end_to_end"], rtol=1e-4, atol=1e-4)
 
 
 def test_what_we_save_is_byte_for_byte_what_was_there(policy, tmp_path):

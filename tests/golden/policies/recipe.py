@@ -25,7 +25,9 @@ def write_weights(folder: Path, target: Path) -> None:
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         start, end = entry["data_offsets"]
         how = recipe["tensors"][name]
-        parts.append(literals[name].tobytes() if how["kind"] == "literal" else made_up((end - start) // 4, how))
+        parts.append(
+            literals[name].tobytes() if how["kind"] == "literal" else made_up((end - start) // 4, how)
+        )
     data = b"".join(parts)
     assert hashlib.sha256(data).hexdigest() == recipe["sha256"]
     target.write_bytes(data)

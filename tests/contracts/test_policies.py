@@ -1,0 +1,161 @@
+"""What every policy keeps to. A policy joins by existing: its config's `tiny()` is what is tested."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lerobot.core import keys
+from lerobot.core.config import Text, decode
+from lerobot.core.errors import CheckpointError
+from lerobot.core.types import FeatureType
+from lerobot.policies.build import get_policy_class, make_policy, make_pre_post_processors
+from lerobot.policies.config import PreTrainedConfig
+from lerobot.policies.policy import PreTrainedPolicy
+
+NAMES = PreTrainedConfig.get_known_choices()
+SIZE = 2
+STATISTICS = ("mean", "std", "min", "max", "q01", "q10", "q90", "q99")
+VALUES = (0.4, 0.3, -3.0, 3.0, -2.0, -1.0, 1.0, 2.0)
+
+
+@pytest.fixture(params=NAMES)
+def config(request):
+    return PreTrainedConfig.get_choice_class(request.param).tiny()
+
+
+def made_up_stats(config) -> dict:
+    """Statistics of every feature, as a dataset has them."""
+    found = {}
+    for name, feature in {**config.input_features, **config.output_features}.items():
+        shape = (feature.shape[0], 1, 1) if feature.type is FeatureType.VISUAL else feature.shape
+        found[name] = {s: torch.full(shape, v) for s, v in zip(STATISTICS, VALUES, strict=True)}
+    return found
+
+
+def raw_batch(config, *, size: int = SIZE) -> dict:
+    """A batch of a dataset, as this policy asks for it."""
+
+    def several(shape, offsets):
+        return (size, *shape) if offsets is None else (size, len(offsets), *shape)
+
+    batch = {}
+    for name, feature in config.input_features.items():
+        batch[name] = torch.rand(several(feature.shape, config.observation_delta_indices))
+    for name, feature in config.output_features.items():
+        batch[name] = torch.rand(several(feature.shape, config.action_delta_indices))
+        batch[name + keys.PAD_SUFFIX] = torch.zeros(
+            several((), config.action_delta_indices), dtype=torch.bool
+        )
+    batch[keys.REWARD] = torch.rand(several((), config.reward_delta_indices))
+    return batch | {keys.TASK: ["put the cube on the plate"] * size}
+
+
+def raw_observation(config) -> dict:
+    """What a robot sees at one moment, without batch axis."""
+    seen = {name: torch.rand(feature.shape) for name, feature in config.input_features.items()}
+    return seen | {keys.TASK: "put the cube on the plate"}
+
+
+def built(config) -> tuple[PreTrainedPolicy, tuple]:
+    return make_policy(config), make_pre_post_processors(config, dataset_stats=made_up_stats(config))
+
+
+def test_a_file_gives_the_config_back(config, tmp_path):
+    config.save_pretrained(tmp_path)
+    assert PreTrainedConfig.from_pretrained(tmp_path) == config
+
+
+def test_flags_give_the_config_back(config):
+    """`--policy.{name}={value}` of every field that is set, as scripts write them."""
+    given = {name: value for name, value in config.__dict__.items() if value is not None}
+    flags = {name: Text(str(value)) for name, value in given.items()}
+    again = decode(PreTrainedConfig, {"type": config.type} | flags)
+    assert {name: again.__dict__[name] for name in given} == given
+
+
+def test_names(config):
+    policy_class = get_policy_class(config.type)
+    assert policy_class.name == config.type and policy_class.config_class is type(config)
+
+
+def test_the_loss_falls_on_one_batch(config):
+    policy, (before, _) = built(config)
+    batch = before(raw_batch(config))
+    optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
+    losses = []
+    for _ in range(12):
+        torch.manual_seed(0)
+        loss, _ = policy.train()(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_loss_and_its_parts(config):
+    policy, (before, _) = built(config)
+    loss, info = policy.train()(before(raw_batch(config)))
+    assert loss.shape == () and loss.requires_grad
+    for name, value in (info or {}).items():
+        assert isinstance(name, str)
+        assert not (isinstance(value, torch.Tensor) and value.requires_grad), name
+
+
+def test_saved_and_loaded_it_acts_the_same(config, tmp_path):
+    policy, pair = built(config)
+    for part in (policy, *pair):
+        part.save_pretrained(tmp_path)
+    loaded = PreTrainedPolicy.from_pretrained(tmp_path, config=PreTrainedConfig.from_pretrained(tmp_path))
+    carrying = PreTrainedPolicy.from_pretrained(tmp_path)
+    before, after = make_pre_post_processors(loaded.config, tmp_path)
+    raw, actions = raw_observation(config), []
+    for actor in (policy, loaded, carrying):
+        torch.manual_seed(0)
+        actor.reset()
+        if actor is carrying:
+            actions.append(actor.select_action(copy.deepcopy(raw))[None])
+        else:
+            actions.append(after(actor.select_action(before(copy.deepcopy(raw)))))
+    assert actions[0].shape == (1, *config.action_feature.shape) and torch.isfinite(actions[0]).all()
+    torch.testing.assert_close(actions[1], actions[0], rtol=0, atol=0)
+    torch.testing.assert_close(actions[2], actions[0])
+
+
+def test_reset_begins_anew(config):
+    policy, (before, _) = built(config)
+    raw, seen = raw_observation(config), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        policy.reset()
+        seen.append(torch.stack([policy.select_action(before(copy.deepcopy(raw))) for _ in range(3)]))
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_batches_are_not_changed(config):
+    policy, (before, _) = built(config)
+    batch = before(raw_batch(config))
+    kept = {name: value.clone() for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    policy.train()(batch)
+    policy.reset()
+    policy.select_action(before(raw_observation(config)))
+    assert all(torch.equal(batch[name], value) for name, value in kept.items())
+
+
+def test_missing_weights_are_an_error(config, tmp_path):
+    make_policy(config).save_pretrained(tmp_path)
+    path = tmp_path / keys.WEIGHTS_FILE
+    weights = load_file(path)
+    gone = sorted(weights)[len(weights) // 2]
+    save_file({name: value for name, value in weights.items() if name != gone}, path)
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
+        PreTrainedPolicy.from_pretrained(tmp_path)
+
+
+def test_a_config_is_a_value(config):
+    before = copy.deepcopy(config)
+    get_policy_class(config.type)(replace(config))
+    assert config == before
