@@ -99,15 +99,16 @@ class ACT(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mean and log variance, (B, L) each, of the style in which actions (B, T, A) were demonstrated."""
         num_batch = actions.shape[0]
-        tokens = [self.vae_encoder_cls_embed.weight[:, None].expand(-1, num_batch, -1)]  # (1, B, D)
+        tokens = [self.vae_encoder_cls_embed.weight.expand(num_batch, 1, -1)]  # (B, 1, D)
         if state is not None:
-            tokens.append(self.vae_encoder_robot_state_input_proj(state)[None])  # (1, B, D)
-        tokens.append(self.vae_encoder_action_input_proj(actions).transpose(0, 1))  # (T, B, D)
+            tokens.append(self.vae_encoder_robot_state_input_proj(state)[:, None])  # (B, 1, D)
+        tokens.append(self.vae_encoder_action_input_proj(actions))  # (B, T, D)
         is_pad = torch.cat(
             [action_is_pad.new_zeros(num_batch, len(tokens) - 1), action_is_pad], dim=1
         )  # (B, S)
+        sequence = torch.cat(tokens, dim=1).transpose(0, 1)  # (S, B, D)
         position = self.vae_encoder_pos_enc.transpose(0, 1)  # (S, 1, D)
-        summary = self.vae_encoder(torch.cat(tokens), position=position, key_is_pad=is_pad)[0]  # (B, D)
+        summary = self.vae_encoder(sequence, position=position, key_is_pad=is_pad)[0]  # (B, D)
         mean, log_variance = self.vae_encoder_latent_output_proj(summary).chunk(2, dim=-1)  # (B, L)
         return mean, log_variance
 
@@ -150,7 +151,9 @@ class ACT(nn.Module):
             members = [i for i, image in enumerate(images) if image.shape[-2:] == size]
             views = images[members[0]] if len(members) == 1 else torch.cat([images[i] for i in members])
             grids = self.encoder_img_feat_input_proj(self.backbone(views))  # (V*B, D, H/32, W/32)
-            for i, grid in zip(members, grids.chunk(len(members)), strict=True):
+            for i, grid in zip(
+                members, grids.chunk(len(members)) if len(members) > 1 else [grids], strict=True
+            ):
                 maps[i] = grid
         return [grid for grid in maps if grid is not None]
 
