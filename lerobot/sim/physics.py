@@ -223,7 +223,9 @@ class Physics:
                 f"A picture of {width}x{height} was asked for; each side must be 1 to {MAX_IMAGE_SIZE[0]}."
             )
         gl.require_renderer()
-        self._model.vis.quality.offsamples = 4 if has_shadows else 0  # read when the context is made
+        quality = self._model.vis.quality  # read when the context is made
+        quality.offsamples = 4 if has_shadows else 0
+        quality.numslices, quality.numstacks, quality.numquads = (32, 16, 4) if has_shadows else (16, 8, 1)
         renderer = self._mujoco.Renderer(self._model, height, width)
         _close_at_exit()
         _DRAWING.add(self)
