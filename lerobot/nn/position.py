@@ -24,7 +24,7 @@ def sinusoid_plane(height: int, width: int, *, channels: int, device: torch.devi
     """
     rates = frequencies(channels // 2, device=device)
     rows, columns = (
-        2 * math.pi * torch.arange(1, size + 1, dtype=torch.float32, device=device) / (size + 1e-6)
+        torch.arange(1, size + 1, dtype=torch.float32, device=device) / (size + 1e-6) * (2 * math.pi)
         for size in (height, width)
     )
     of_row = interleave(rows[:, None] / rates)  # (H, D/2)
