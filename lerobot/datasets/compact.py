@@ -23,11 +23,11 @@ MIB = 1024**2
 Position = tuple[int, int]
 
 
-def compact(meta: LeRobotDatasetMetadata) -> None:
-    """Join the trailing files that hold one episode each, in every series."""
+def compact(meta: LeRobotDatasetMetadata, *, first_new: int = 0) -> None:
+    """Join the trailing files of one episode each, and files of meta/episodes from episode `first_new` on."""
     for name in ("data", *(f"videos/{key}" for key in meta.video_keys)):
         _compact_series(meta, name)
-    _compact_table(meta)
+    _compact_table(meta, first_new)
 
 
 def _compact_series(meta: LeRobotDatasetMetadata, series: str) -> None:
@@ -135,9 +135,9 @@ def change_rows(meta: LeRobotDatasetMetadata, changes: dict[int, dict[str, Any]]
                 meta.episodes.columns[name][episode] = value
 
 
-def _compact_table(meta: LeRobotDatasetMetadata) -> None:
+def _compact_table(meta: LeRobotDatasetMetadata, first_new: int) -> None:
     """Join the files of meta/episodes up to the limit of data files; each group keeps its first name."""
-    paths = list(dict.fromkeys(path for path, _ in meta.episodes.sources))
+    paths = list(dict.fromkeys(path for path, _ in meta.episodes.sources[first_new:]))
     limit, total = meta.data_files_size_in_mb * MIB, 0
     group: list[Path] = []
     for path in paths:

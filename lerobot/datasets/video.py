@@ -112,7 +112,8 @@ class VideoReader:
 class VideoPool:
     """Open readers, at most `size` idle ones; each is used by one thread at a time, a file may have several.
 
-    A forked process starts with an empty pool: readers of the parent share its file positions.
+    A forked process starts with an empty pool, since the parent's readers share their file positions with it.
+    It keeps them untouched: closing one would wait for decoder threads that only the parent has.
     """
 
     def __init__(self, *, fps: float, tolerance_s: float, size: int | None = None) -> None:
@@ -143,6 +144,7 @@ class VideoPool:
     ) -> None:
         """Decode the distinct frame `numbers` of one file; see `VideoReader.read`."""
         if self._process != os.getpid():
+            self._of_parent = self._idle
             self._start()
         reader = self._take(path) or VideoReader(
             path, fps=self.fps, tolerance_s=self.tolerance_s, is_depth=is_depth

@@ -70,6 +70,7 @@ class EpisodeWriter:
         self._threads = ThreadPoolExecutor(max_workers=max(1, picture_threads), thread_name_prefix="picture")
         self._table_rows: list[dict[str, Any]] = []  # rows of the file of meta/episodes that is being filled
         self._table_at = next_table_position(meta)
+        self._first_new = meta.total_episodes  # what was there before keeps its files of meta/episodes
         self._start_episode()
 
     def add_frame(self, frame: dict[str, Any]) -> None:
@@ -127,7 +128,7 @@ class EpisodeWriter:
             logger.warning("%d frames of an episode that was not saved are dropped.", self.num_pending)
         self.clear()
         if not self.is_finalized and self.meta.total_episodes:
-            compact.compact(self.meta)
+            compact.compact(self.meta, first_new=self._first_new)
             self._table_rows, self._table_at = [], next_table_position(self.meta)
         self.is_finalized = True
 

@@ -65,14 +65,18 @@ class FakeHub:
     def __enter__(self) -> "FakeHub":
         from huggingface_hub import constants
 
-        self._had_xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True  # plain uploads only
+        self._was = (constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE)
+        constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE = (
+            True,
+            False,
+        )  # plain uploads; read at import only
         self.thread.start()
         return self
 
     def __exit__(self, *what) -> None:
         from huggingface_hub import constants
 
-        constants.HF_HUB_DISABLE_XET = self._had_xet
+        constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE = self._was
         self.server.shutdown()
         self.server.server_close()
 
