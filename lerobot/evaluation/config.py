@@ -51,17 +51,33 @@ class EvalPipelineConfig:
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:
-        if self.policy is None:
-            raise ConfigError("--policy.path must be given: a checkpoint folder, a run folder or a Hub id.")
+        if self.policy is None or not self.policy.pretrained_path:
+            raise ConfigError(
+                "--policy.path must be given: a checkpoint folder, a run folder or a Hub id. "
+                "A policy that was never trained is not evaluated."
+            )
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch_size={self.batch_size}: expected at least 1.")
         if (self.env is None) == (self.dataset is None):
             raise ConfigError(
                 "Give --env.type=NAME to roll out in simulation, or --dataset.repo_id=ID to replay a dataset."
             )
 
+    @property
+    def name(self) -> str:
+        """`job_name`, or one made from environment or dataset and policy."""
+        assert self.policy is not None
+        where = self.env.type if self.env else "dataset"
+        return self.job_name or f"{where}_{self.policy.type}"
+
 
 def complete(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """One tree from a config file and flags, the policy's own config filled in from its checkpoint."""
+    """One tree from a config file and flags, the policy's own config filled in from its checkpoint.
+
+    Without `--policy.device` the best device of this machine is taken, wherever the policy was trained.
+    """
     tree = merge(file, {key: value for key, value in flags.items() if key != "config_path"})
     if isinstance(tree.get("policy"), dict):
-        tree["policy"] = fill_from_checkpoint(tree["policy"])
+        asked = tree["policy"].get("device")
+        tree["policy"] = {**fill_from_checkpoint(tree["policy"]), "device": asked}
     return tree

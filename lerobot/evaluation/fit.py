@@ -3,46 +3,45 @@
 environment's features -> its names -> rename_map -> preprocessor -> what the policy reads and writes
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lerobot.core import keys
 from lerobot.core.errors import FeatureMismatchError, suggest
 from lerobot.core.types import FeatureType, PolicyFeature
-from lerobot.envs.base import EnvConfig
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.processor.pipeline import DataProcessorPipeline
 
 Features = Mapping[str, PolicyFeature]
 
 
-def names_of(env_cfg: EnvConfig, rename_map: Mapping[str, str]) -> dict[str, str]:
-    """Environment's feature name -> the name it has for the preprocessor.
+def new_names(own: Iterable[str], rename_map: Mapping[str, str], *, source: str) -> dict[str, str]:
+    """Every name there -> the name it has for the preprocessor.
 
     Raises:
         FeatureMismatchError: `rename_map` names something that is not there.
     """
-    own = {name: env_cfg.features_map.get(name, name) for name in env_cfg.features}
-    strangers = sorted(rename_map.keys() - set(own.values()))
+    own = list(own)
+    strangers = sorted(rename_map.keys() - set(own))
     if strangers:
         raise FeatureMismatchError(
-            f"--rename_map renames {strangers[0]!r}, which the {env_cfg.type} environment lacks."
-            f"{suggest(strangers[0], own.values())} It has: {', '.join(own.values())}."
+            f"--rename_map renames {strangers[0]!r}, which the {source} lacks.{suggest(strangers[0], own)} "
+            f"It has: {', '.join(own)}."
         )
-    return {name: rename_map.get(ours, ours) for name, ours in own.items()}
+    return {name: rename_map.get(name, name) for name in own}
 
 
 def check_fit(
-    config: PreTrainedConfig,
-    env_cfg: EnvConfig,
-    names: Mapping[str, str],
-    preprocessor: DataProcessorPipeline,
+    config: PreTrainedConfig, offered: Features, preprocessor: DataProcessorPipeline, *, source: str
 ) -> None:
-    """Return when the policy finds every input with its shape, and writes actions that the environment takes.
+    """Return when the policy finds every input with its shape, and its actions fit those that are offered.
+
+    Args:
+        offered: what the other side has, under the names that the preprocessor reads.
+        source: what the other side is called in messages, "so101 environment".
 
     Raises:
-        FeatureMismatchError: it does not; names both sides.
+        FeatureMismatchError: it does not fit; names both sides.
     """
-    offered = {names[name]: feature for name, feature in env_cfg.features.items()}
     actions = {name: f for name, f in offered.items() if f.type is FeatureType.ACTION}
     observed = {keys.OBSERVATION: {n: f for n, f in offered.items() if n not in actions}}
     seen = {**preprocessor.transform_features(observed)[keys.OBSERVATION], **actions}
@@ -53,8 +52,8 @@ def check_fit(
     ]
     if problems:
         raise FeatureMismatchError(
-            f"The {env_cfg.type} environment does not fit this {config.type} policy: {'; '.join(problems)}. "
-            f"The environment has {_listed(seen)}. {_advice(config, seen)}"
+            f"The {source} does not fit this {config.type} policy: {'; '.join(problems)}. "
+            f"The {source} has {_listed(seen)}. {_advice(config, seen)}"
         )
 
 
@@ -80,10 +79,10 @@ def _advice(config: PreTrainedConfig, seen: Features) -> str:
         if tuple(seen[name].shape) != tuple(wanted.shape) and not config.is_shape_free:
             _, height, width = wanted.shape
             return (
-                "For pictures of the policy's size, type: "
-                f"--env.observation_height={height} --env.observation_width={width}"
+                f"An environment with pictures of the policy's size: --env.observation_height={height} "
+                f"--env.observation_width={width}"
             )
-    return "Give the environment (and its --env.obs_type) that the policy was trained for."
+    return "Give the environment (and its --env.obs_type) or a dataset of the robot it was trained for."
 
 
 def _listed(features: Features) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lerobot.core.clock import readable_duration
 from lerobot.evaluation.interval import wilson_interval
 
 
@@ -42,6 +45,19 @@ class EvalResult:
             "eval_ep_s": self.eval_s / len(self.episodes),
         }
 
+    @property
+    def rows(self) -> dict[str, str]:
+        """What to tell a person, in a few lines."""
+        found = self.overall
+        low, high = found["success_rate_interval"]
+        count = sum(episode.success for episode in self.episodes)
+        return {
+            "success rate": f"{found['success_rate']:.1%} ({count} of {len(self.episodes)} episodes; "
+            f"95 % interval {low:.1%} to {high:.1%})",
+            "reward": f"sum {found['avg_sum_reward']:.3f}, highest {found['avg_max_reward']:.3f} (means)",
+            "time": f"{readable_duration(self.eval_s)}, {found['eval_ep_s']:.2f} s per episode",
+        }
+
     def to_tree(self) -> dict[str, Any]:
         """The contents of `eval_info.json`, in the keys of both old and new releases."""
         episodes = self.episodes
@@ -67,6 +83,90 @@ class EvalResult:
                 for episode in episodes
             ],
             "task": self.task,
+            **self.facts,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One episode: the recorded actions (L, A), and at each frame the first action of the chunk (L, A)."""
+
+    episode: int
+    recorded: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """Errors of the actions, summed per episode, step of the chunk and joint.
+
+    Shapes: E episodes, T actions of a chunk, A action size, L frames of an episode.
+    """
+
+    repo_id: str
+    num_episodes_there: int  # in the whole dataset
+    joint_names: list[str]  # A
+    episodes: list[int]  # E
+    squared: np.ndarray  # (E, T, A) sums of squared errors
+    absolute: np.ndarray  # (E, T, A) sums of absolute errors
+    counts: np.ndarray  # (E, T) frames whose step T lies inside the episode
+    curves: list[Curve]
+    eval_s: float
+    facts: dict[str, Any] = field(default_factory=dict)  # what else to write down: checkpoint, versions
+
+    def means(self, axis: str) -> list[dict[str, float]]:
+        """`action_mse` and `action_mae` along "episode", "step" or "joint"."""
+        if axis == "joint":
+            total = self.counts.sum()
+            pairs = zip(self.squared.sum((0, 1)) / total, self.absolute.sum((0, 1)) / total, strict=True)
+        else:
+            others = 1 if axis == "episode" else 0
+            total = self.counts.sum(others) * len(self.joint_names)
+            keep = total > 0
+            squared, absolute = self.squared.sum((others, 2))[keep], self.absolute.sum((others, 2))[keep]
+            pairs = zip(squared / total[keep], absolute / total[keep], strict=True)
+        return [{"action_mse": float(squared), "action_mae": float(absolute)} for squared, absolute in pairs]
+
+    @property
+    def overall(self) -> dict[str, Any]:
+        """The means over everything, and how much that was."""
+        total = self.counts.sum() * len(self.joint_names)
+        return {
+            "action_mse": float(self.squared.sum() / total),
+            "action_mae": float(self.absolute.sum() / total),
+            "n_episodes": len(self.episodes),
+            "n_frames": int(self.counts[:, 0].sum()),
+            "eval_s": self.eval_s,
+        }
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What to tell a person, in a few lines."""
+        found = self.overall
+        worst = max(zip(self.means("joint"), self.joint_names, strict=True), key=lambda p: p[0]["action_mae"])
+        which = f"all {len(self.episodes)} episodes"
+        if len(self.episodes) < self.num_episodes_there:
+            which = f"{len(self.episodes)} of {self.num_episodes_there} episodes; --num_episodes=N takes more"
+        return {
+            "action error": f"mae {found['action_mae']:.4g}, mse {found['action_mse']:.4g}, units of action",
+            "largest": f"mae {worst[0]['action_mae']:.4g} at {worst[1]}",
+            "frames": f"{found['n_frames']} of {which}",
+            "time": readable_duration(self.eval_s),
+        }
+
+    def to_tree(self) -> dict[str, Any]:
+        """The contents of `eval_info.json`."""
+        return {
+            "dataset": self.repo_id,
+            "overall": self.overall,
+            "per_joint": dict(zip(self.joint_names, self.means("joint"), strict=True)),
+            "per_step": [{"step": i, **mean} for i, mean in enumerate(self.means("step"))],
+            "per_episode": [
+                {"episode_index": episode, "n_frames": int(count), **mean}
+                for episode, count, mean in zip(
+                    self.episodes, self.counts[:, 0], self.means("episode"), strict=True
+                )
+            ],
             **self.facts,
         }
 

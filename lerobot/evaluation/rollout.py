@@ -28,7 +28,7 @@ from lerobot.core import keys
 from lerobot.core.errors import EnvironmentSetupError, FeatureMismatchError
 from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.episode import Episode
-from lerobot.evaluation.fit import check_fit, names_of
+from lerobot.evaluation.fit import check_fit, new_names
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EpisodeResult, EvalResult
 from lerobot.policies.policy import PreTrainedPolicy
@@ -75,8 +75,11 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes={n_episodes}: expected at least 1.")
-    names = names_of(env_config, rename_map or {})
-    check_fit(policy.config, env_config, names, processors[0])
+    source = f"{env_config.type} environment"
+    mapped = rename(env_config.features, env_config.features_map)
+    names = new_names(mapped, rename_map or {}, source=source)
+    check_fit(policy.config, rename(mapped, names), processors[0], source=source)
+    names = {name: names[own] for name, own in zip(env_config.features, mapped, strict=True)}
     started_s = time.perf_counter()
     size = min(batch_size or automatic_batch_size(), n_episodes)
     results: list[EpisodeResult] = []

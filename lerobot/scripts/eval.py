@@ -1,0 +1,41 @@
+"""Measure a trained policy in simulation, or on a dataset.
+
+lerobot-eval --policy.path=outputs/train/act/checkpoints/last --env.type=so101 --eval.n_episodes=50
+lerobot-eval --policy.path=${HF_USER}/act_policy --dataset.repo_id=${HF_USER}/test_dataset --num_episodes=10
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lerobot.core.aliases import EVAL_ALIASES
+from lerobot.core.command import command
+from lerobot.core.flags import parse
+from lerobot.evaluation.config import EvalPipelineConfig, complete
+
+if TYPE_CHECKING:
+    from lerobot.evaluation.result import EvalResult, ReplayResult
+
+
+def evaluate(args: EvalPipelineConfig | Sequence[str] | None = None) -> "EvalResult | ReplayResult":
+    """Evaluate as a config, a list of flags, or (None) the command line says; tells where the report is."""
+    if isinstance(args, EvalPipelineConfig):
+        cfg = args
+    else:
+        cfg = parse(EvalPipelineConfig, args, program="lerobot-eval", aliases=EVAL_ALIASES, complete=complete)
+    from lerobot.evaluation.job import run  # torch loads here, after the flags were understood
+
+    result, report = run(cfg)
+    rows = {**result.rows, "numbers": str(report.parent / "eval_info.json"), "report": str(report)}
+    for name, text in rows.items():
+        print(f"{name:<13} {text}")
+    return result
+
+
+@command
+def main() -> None:
+    """Entry point of `lerobot-eval`."""
+    evaluate()
+
+
+if __name__ == "__main__":
+    main()
