@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
@@ -131,6 +132,7 @@ def encode_frames(
     is_depth = isinstance(config, DepthEncoderConfig)
     rate = Fraction(fps).limit_denominator(100_000)
     codec = resolve_codec(config)
+    convert = VideoReformatter()
     with av.open(str(path), "w", format="mp4") as container:
         stream = None
         for k, frame in enumerate(frames):
@@ -139,7 +141,7 @@ def encode_frames(
                 stream = container.add_stream(codec, rate=rate, options=codec_options(config, codec, threads))
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, config.pix_fmt
             picture.pts, picture.time_base = k, 1 / rate
-            container.mux(stream.encode(picture.reformat(format=config.pix_fmt)))
+            container.mux(stream.encode(convert.reformat(picture, format=config.pix_fmt)))
         if stream is not None:
             container.mux(stream.encode(None))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
 
@@ -43,6 +44,7 @@ class VideoReader:
         self.index = getattr(self.stream, "index_entries", None)
         self._frames: Iterator[av.VideoFrame] | None = None  # decoding goes on from here
         self._at = -1  # number of the last decoded frame
+        self._convert = VideoReformatter()  # kept: setting one up costs more than fifty conversions
 
     def read(self, numbers: Sequence[int], put: Callable[[int, np.ndarray], None]) -> None:
         """Call `put(number, picture (C, H, W))` for each of the ascending frame numbers.
@@ -50,12 +52,10 @@ class VideoReader:
         Raises:
             DatasetError: the file has no such frame, or its time is off by more than the tolerance.
         """
+        layout = "gray12le" if self.is_depth else "rgb24"
         for number in numbers:
-            frame = self._decode(number)
-            if self.is_depth:
-                put(number, frame.to_ndarray(format="gray12le")[None])  # (1, H, W)
-            else:
-                put(number, frame.to_ndarray(format="rgb24").transpose(2, 0, 1))  # (3, H, W)
+            pixels = self._convert.reformat(self._decode(number), format=layout).to_ndarray()
+            put(number, pixels[None] if self.is_depth else pixels.transpose(2, 0, 1))  # (C, H, W)
 
     def close(self) -> None:
         """Release the file."""
