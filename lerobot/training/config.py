@@ -236,8 +236,10 @@ def _choose_schedule(tree: Tree) -> None:
             tree["scheduler"] = {"type": "diffuser", "name": "cosine", "num_warmup_steps": 500}
     elif wanted == "false":
         tree["scheduler"] = None
-    elif _section(tree["scheduler"]).get("type") != wanted:
+    elif _section(tree["scheduler"]).get("type", wanted) != wanted:
         tree["scheduler"] = {"type": wanted}
+    else:
+        tree["scheduler"] = {"type": wanted} | _section(tree["scheduler"])
 
 
 def load_train_config(path: Path) -> TrainConfig:
