@@ -82,7 +82,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.meta.use_depth_unit(depth_output_unit)
         self.episodes = None if episodes is None else self._chosen(episodes)
         self.meta.location.need(
-            self._needed_files(download_videos), force=force_cache_sync and self._is_remote
+            self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
         )
         self.writer: EpisodeWriter | None = None
         self._reader: FrameReader | None = None
@@ -195,7 +195,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
             picture_threads=image_writer_threads,
         )
         writer.repair()
-        return cls._recording(meta, writer, tolerance_s)
+        self = cls._recording(meta, writer, tolerance_s)
+        meta.location.need(self._needed_files(with_videos=True))
+        return self
 
     @classmethod
     def _recording(
@@ -392,7 +394,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         return chosen
 
-    def _needed_files(self, with_videos: bool) -> list[Path]:
+    def _needed_files(self, *, with_videos: bool) -> list[Path]:
         chosen = self.episodes if self.episodes is not None else range(self.meta.total_episodes)
         names = [self.meta.get_data_file_path(episode) for episode in chosen]
         if with_videos:

@@ -37,7 +37,8 @@ class Location:
         """
         folder = Path(root).expanduser() if root is not None else hub.lerobot_home() / repo_id
         is_old_download = root is None and (folder / OLD_DOWNLOAD_MARK).exists()
-        if holds_dataset(folder) and not force and not is_old_download:
+        is_usable = not is_old_download or hub.is_offline()
+        if holds_dataset(folder) and not force and is_usable:
             return cls(root=folder, repo_id=repo_id)
         looked = [f"{folder} ({'holds no ' + keys.INFO_FILE if folder.is_dir() else 'does not exist'})"]
         if root is None:

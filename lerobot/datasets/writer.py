@@ -69,7 +69,10 @@ class EpisodeWriter:
         self.is_finalized = False
         self._threads = ThreadPoolExecutor(max_workers=max(1, picture_threads), thread_name_prefix="picture")
         self._table_rows: list[dict[str, Any]] = []  # rows of the file of meta/episodes that is being filled
-        self._table_at = next_table_position(meta)
+        self._table_at: Position = (0, 0)
+        self._data_at: Position = (0, 0)
+        self._video_at: dict[str, Position] = {}
+        self._find_positions()
         self._first_new = meta.total_episodes  # what was there before keeps its files of meta/episodes
         self._start_episode()
 
@@ -120,6 +123,10 @@ class EpisodeWriter:
         try:
             self._commit(row)
         finally:  # the row may be on disk even if something after it failed, so its files stay
+            self._data_at = compact.advance(self._data_at, self.meta.chunks_size)
+            self._video_at = {
+                k: compact.advance(at, self.meta.chunks_size) for k, at in self._video_at.items()
+            }
             self._start_episode()
 
     def finalize(self) -> None:
@@ -129,7 +136,8 @@ class EpisodeWriter:
         self.clear()
         if not self.is_finalized and self.meta.total_episodes:
             compact.compact(self.meta, first_new=self._first_new)
-            self._table_rows, self._table_at = [], next_table_position(self.meta)
+            self._table_rows = []
+            self._find_positions()
         self.is_finalized = True
 
     def repair(self) -> None:
@@ -151,6 +159,12 @@ class EpisodeWriter:
         return bool(lengths) and counted == self.meta.total_frames - lengths[-1]
 
     # --- one episode
+
+    def _find_positions(self) -> None:
+        """Where the next file of each series goes."""
+        self._table_at = next_table_position(self.meta)
+        self._data_at = next_position(self.meta, "data")
+        self._video_at = {key: next_position(self.meta, f"videos/{key}") for key in self.meta.video_keys}
 
     def _start_episode(self) -> None:
         features = self.meta.features
@@ -178,7 +192,7 @@ class EpisodeWriter:
 
     def _encoder(self, name: str) -> VideoEncoder:
         if name not in self._encoders:
-            path = self.meta.root / self.meta.video_file(name, *self._video_position(name))
+            path = self.meta.root / self.meta.video_file(name, *self._video_at[name])
             self._encoders[name] = VideoEncoder(
                 files.part_path(path),
                 fps=self.meta.fps,
@@ -200,9 +214,6 @@ class EpisodeWriter:
             depth_min=config.depth_min, depth_max=config.depth_max, shift=config.shift, use_log=config.use_log
         )
         return scale.quantize(picture[0])
-
-    def _video_position(self, name: str) -> Position:
-        return next_position(self.meta, f"videos/{name}")
 
     # --- onto the disk
 
@@ -269,7 +280,7 @@ class EpisodeWriter:
         columns[keys.TIMESTAMP] = columns[keys.TIMESTAMP].astype(np.float32)
         arrays = [column_array(columns[field.name], field, features[field.name]) for field in schema]
         table = pa.Table.from_arrays(arrays, schema=schema)
-        chunk, file = next_position(self.meta, "data")
+        chunk, file = self._data_at
         path = self.meta.root / self.meta.data_file(chunk, file)
         written.append(path)
         files.write_atomically(path, lambda part: pq.write_table(table, part, row_group_size=len(table)))
@@ -277,7 +288,7 @@ class EpisodeWriter:
 
     def _move_video(self, name: str, part: Path, written: list[Path]) -> dict[str, int | float]:
         """Put a camera's encoded episode in its place, and note the camera's facts when it is the first."""
-        chunk, file = self._video_position(name)
+        chunk, file = self._video_at[name]
         path, length = self.meta.root / self.meta.video_file(name, chunk, file), len(self._tasks)
         if self._encoders[name].num_frames != length:
             raise DatasetError(
@@ -299,7 +310,7 @@ class EpisodeWriter:
             self._describe_cameras(row)
             self.meta.save_info()  # readers need the cameras' facts as soon as the row is there
         if len(self._table_rows) >= ROWS_PER_FILE:
-            self._table_rows, self._table_at = [], next_table_position(self.meta)
+            self._table_rows, self._table_at = [], compact.advance(self._table_at, self.meta.chunks_size)
         chunk, file = self._table_at
         row |= {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
         path = self.meta.root / tables.EPISODES_PATH.format(chunk_index=chunk, file_index=file)
