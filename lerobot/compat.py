@@ -16,7 +16,8 @@ MOVED: tuple[tuple[str, str], ...] = (
     (r"lerobot\.configs\.policies", "lerobot.policies.config"),
     (r"lerobot\.configs\.train", "lerobot.training.config"),
     (r"lerobot\.configs\.eval", "lerobot.evaluation.config"),
-    (r"lerobot\.(lerobot_)?types", "lerobot.core.types"),
+    (r"lerobot\.lerobot_types", "lerobot.core.types"),
+    (r"lerobot\.types", "lerobot.processor.step"),
     (r"lerobot\.policies\.factory", "lerobot.policies.build"),
     (r"lerobot\.policies\.pretrained", "lerobot.policies.policy"),
     (r"lerobot\.policies\.(\w+)\.configuration_\1", r"lerobot.policies.\1.config"),
@@ -27,7 +28,8 @@ MOVED: tuple[tuple[str, str], ...] = (
     (r"lerobot\.datasets\.compute_stats", "lerobot.datasets.stats"),
     (r"lerobot\.datasets\.dataset_tools", "lerobot.datasets.edit"),
     (r"lerobot\.datasets\.video_utils", "lerobot.datasets.video"),
-    (r"lerobot\.processor\.normalize_processor", "lerobot.processor.normalize"),
+    (r"lerobot\.processor\.core", "lerobot.processor.step"),
+    (r"lerobot\.processor\.(normalize|batch|device|rename|observation)_processor", r"lerobot.processor.\1"),
     (r"lerobot\.envs\.configs", "lerobot.envs.base"),
     (r"lerobot\.scripts\.lerobot_(\w+)", r"lerobot.scripts.\1"),
 )
@@ -37,6 +39,7 @@ EMPTIED: dict[str, dict[str, str]] = {
     "lerobot.configs": {
         "FeatureType": "lerobot.core.types",
         "NormalizationMode": "lerobot.core.types",
+        "PipelineFeatureType": "lerobot.core.types",
         "PolicyFeature": "lerobot.core.types",
         "PreTrainedConfig": "lerobot.policies.config",
     },

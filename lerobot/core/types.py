@@ -34,6 +34,13 @@ class NormalizationMode(_PlainEnum):
     QUANTILE10 = "QUANTILE10"
 
 
+class PipelineFeatureType(_PlainEnum):
+    """Which of a pipeline's two feature tables a feature belongs to."""
+
+    ACTION = "ACTION"
+    OBSERVATION = "OBSERVATION"
+
+
 @dataclass(frozen=True, repr=False)
 class PolicyFeature:
     """One input or output of a policy: kind, and shape without batch and time axes; images are (C, H, W)."""
