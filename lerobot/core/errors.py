@@ -57,6 +57,7 @@ class EnvironmentSetupError(LeRobotError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """' Did you mean X?' for the nearest known name, capitals aside, or an empty string."""
+    by_small = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_small, n=1, cutoff=0.6)
+    return f" Did you mean {by_small[near[0]]!r}?" if near else ""

@@ -22,7 +22,8 @@ def start(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s" if level != "DEBUG" else DEBUG_FORMAT))
     root = logging.getLogger()
-    root.handlers = [handler]
+    # Started again, it takes its own place; handlers that others added for themselves stay.
+    root.handlers = [old for old in root.handlers if type(old) is not logging.StreamHandler] + [handler]
     root.setLevel(level)
     for name in ("httpx", "httpcore", "urllib3", "PIL", "matplotlib", "libav"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

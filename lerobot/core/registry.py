@@ -112,7 +112,7 @@ class Choice:
 
 def family_noun(cls: type[Choice]) -> str:
     """'policy' for lerobot.policies, 'env' for lerobot.envs: what a person calls a member."""
-    room = cls._package.split(".")[-1]
+    room = cls._package.split(".")[-1] or cls.__name__.lower()
     return room[:-3] + "y" if room.endswith("ies") else room.removesuffix("s")
 
 
