@@ -29,9 +29,7 @@ def test_a_file_of_another_network_is_refused(tmp_path, weights):
     del weights["layer4.0.conv1.weight"]
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"1 are missing, 1 have another shape.*weights=null"):
-        load_imagenet_weights(
-            ResNet("resnet10"), "resnet10", source=str(tmp_path / "weights.safetensors")
-        )
+        load_imagenet_weights(ResNet("resnet10"), "resnet10", source=str(tmp_path / "weights.safetensors"))
 
 
 def test_a_missing_file_says_how_to_go_on(tmp_path):

@@ -9,7 +9,9 @@ from lerobot.nn.resnet import ResNet
 
 
 @pytest.mark.parametrize(
-    ("norm", "tensors_per_norm"), [("frozen", 4), ("batch", 5), ("group", 2)], ids=["frozen", "batch", "group"]
+    ("norm", "tensors_per_norm"),
+    [("frozen", 4), ("batch", 5), ("group", 2)],
+    ids=["frozen", "batch", "group"],
 )
 def test_resnet18_has_torchvisions_names(norm, tensors_per_norm):
     with torch.device("meta"):

@@ -38,7 +38,9 @@ def test_pre_norm_is_pytorchs_layer_without_positions():
     theirs = torch.nn.TransformerDecoderLayer(8, 2, 20, dropout=0.0, norm_first=True)
     theirs.load_state_dict(layer.state_dict())
     x, memory = torch.randn(4, 3, 8), torch.randn(5, 3, 8)
-    torch.testing.assert_close(layer(x, memory, position=torch.zeros(4, 1, 8), keys=memory), theirs(x, memory))
+    torch.testing.assert_close(
+        layer(x, memory, position=torch.zeros(4, 1, 8), keys=memory), theirs(x, memory)
+    )
 
 
 def test_without_positions_the_order_of_tokens_does_not_matter():

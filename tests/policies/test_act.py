@@ -29,7 +29,7 @@ def make_batch(config: ACTConfig, size: int = 3) -> dict:
     return batch
 
 
-# ------------------------------------------------------------------------------------------------------- config
+# ----------------------------------------------------------------------------------------------------- config
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -61,7 +61,7 @@ def test_offsets():
     assert config.observation_delta_indices is None and config.reward_delta_indices is None
 
 
-# --------------------------------------------------------------------------------------------------------- loss
+# ------------------------------------------------------------------------------------------------------- loss
 def test_loss_is_l1_plus_weighted_kl():
     policy = ACTPolicy(vectors_only(kl_weight=3.0)).train()
     batch = make_batch(policy.config)
@@ -135,7 +135,7 @@ def test_a_missing_entry_is_named():
         policy.select_action(batch)
 
 
-# ------------------------------------------------------------------------------------------------------- cameras
+# ---------------------------------------------------------------------------------------------------- cameras
 def test_cameras_of_one_size_share_a_pass_and_give_what_separate_ones_give():
     inputs = {name: PolicyFeature(FeatureType.VISUAL, (3, *hw)) for name, hw in
               {TOP: (32, 32), SIDE: (32, 64), BACK: (32, 32)}.items()}  # fmt: skip
@@ -168,7 +168,7 @@ def test_the_backbone_has_its_own_learning_rate_and_can_be_frozen():
     assert policy.get_optim_params()[1]["params"] == []
 
 
-# -------------------------------------------------------------------------------------------------------- acting
+# ----------------------------------------------------------------------------------------------------- acting
 def test_a_chunk_is_executed_before_the_next_look():
     policy = ACTPolicy(vectors_only(chunk_size=4, n_action_steps=3))
     looks = []
@@ -210,8 +210,13 @@ def test_recomputing_activations_gives_the_same_loss():
     torch.testing.assert_close(policy(batch)[0], before)
 
 
+def test_every_transformer_layer_is_a_unit():
+    units = ACTPolicy(vectors_only(n_encoder_layers=3)).shard_units
+    assert [type(unit).__name__ for unit in units] == ["EncoderLayer"] * 4 + ["DecoderLayer"]
+
+
 def test_initialisation():
-    """Matrices of encoder and decoder are Xavier-uniform as a whole: the bound is sqrt(6 / (rows + columns))."""
+    """Matrices of encoder and decoder are Xavier-uniform as a whole: within sqrt(6 / (rows + columns))."""
     torch.manual_seed(0)
     model = ACTPolicy(vectors_only(dim_model=64, dim_feedforward=64)).model
     for name, matrix in [*model.encoder.named_parameters(), *model.decoder.named_parameters()]:

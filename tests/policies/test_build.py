@@ -119,7 +119,7 @@ def test_a_device_that_was_asked_for_must_be_there():
         make_policy(replace(ACTConfig.tiny(), device="cuda:97"))
 
 
-# ---------------------------------------------------------------------------------------------------- processors
+# ------------------------------------------------------------------------------------------------- processors
 def stats(scale: float = 1.0) -> dict:
     def one(size):
         return {"mean": torch.zeros(size), "std": torch.full((size,), scale)}

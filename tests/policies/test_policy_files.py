@@ -52,7 +52,7 @@ def folder(policy, pair, tmp_path):
     return tmp_path / "run"
 
 
-# --------------------------------------------------------------------------------------------------- where it is
+# ------------------------------------------------------------------------------------------------ where it is
 @pytest.mark.parametrize(
     "spelling", ["", "checkpoints/last", "checkpoints/000020", "checkpoints/last/pretrained_model"]
 )
@@ -99,7 +99,7 @@ def test_keys_of_newer_releases_survive(folder, tmp_path, caplog):
     assert json.loads((tmp_path / "again" / "config.json").read_text())["from_the_future"] == [1]
 
 
-# ---------------------------------------------------------------------------------------------- carried or bare
+# -------------------------------------------------------------------------------------------- carried or bare
 def by_hand(policy, pair):
     """The action for RAW with separate processors."""
     before, after = pair
@@ -151,7 +151,7 @@ def test_reset_reaches_the_processors_and_the_queue(folder):
     assert torch.equal(carrying.select_action(RAW), first)
 
 
-# ------------------------------------------------------------------------------------------------------- devices
+# ---------------------------------------------------------------------------------------------------- devices
 def test_a_stored_device_that_is_absent_is_replaced(folder, caplog):
     path = folder / "checkpoints/last/pretrained_model/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "cuda:97"}))
@@ -168,7 +168,7 @@ def test_a_device_that_was_asked_for_must_be_there(folder):
         ACTPolicy.from_pretrained(folder, device="gpu")
 
 
-# ------------------------------------------------------------------------------------------ releases before 0.4
+# ---------------------------------------------------------------------------------------- releases before 0.4
 def as_of_old(folder, *, unfilled=()):
     """Turn a checkpoint into one from before 0.4: statistics among the weights, names of a compiled model."""
     source = folder / "checkpoints/last/pretrained_model"
@@ -209,7 +209,7 @@ def test_without_any_statistics_raw_observations_are_refused(folder):
         ACTPolicy.from_pretrained(folder).select_action(RAW)
 
 
-# ---------------------------------------------------------------------------------------------------- publishing
+# ------------------------------------------------------------------------------------------------- publishing
 def test_to_the_hub_and_back(folder, policy, pair, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, at its import

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lerobot.core import keys
 from lerobot.nn.imagenet import load_imagenet_weights
@@ -97,6 +97,14 @@ class ACTPolicy(PreTrainedPolicy):
                 "params": [p for name, p in named if name.startswith(prefix)],
                 "lr": self.config.optimizer_lr_backbone,
             },
+        ]
+
+    @property
+    def shard_units(self) -> list[nn.Module]:
+        """The transformer's layers; the backbone stays whole."""
+        stacks = [self.model.vae_encoder] if self.config.use_vae else []
+        return [
+            layer for stack in [*stacks, self.model.encoder, self.model.decoder] for layer in stack.layers
         ]
 
     def _plan(self, batch: dict[str, Tensor], style: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Weights of a golden checkpoint that is kept as a recipe: tens of megabytes of made-up numbers, computed on demand.
+"""Weights of a golden checkpoint that is kept as a recipe: megabytes of made-up numbers, computed on demand.
 
-model.safetensors.recipe.json   {"header": <safetensors header>, "tensors": {name: {kind, salt, offset, scale}}, "sha256"}
+model.safetensors.recipe.json   {"header": ..., "tensors": {name: {kind, salt, offset, scale}}, "sha256": ...}
 model.safetensors.literals      the few tensors that are stored as they are
 
 A value is offset + scale * (2u - 1), with u the top 53 bits of the SplitMix64 hash of (salt * 2^32 + index).
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 
 def write_weights(folder: Path, target: Path) -> None:
-    """Compute `model.safetensors` of the recipe in `folder` and write it to `target`; its SHA-256 must be right."""
+    """Compute `model.safetensors` of the recipe in `folder`, check its SHA-256, write it to `target`."""
     recipe = json.loads((folder / "model.safetensors.recipe.json").read_text())
     literals = load_file(folder / "model.safetensors.literals")
     header = recipe["header"].encode()
