@@ -102,10 +102,9 @@ class ACTPolicy(PreTrainedPolicy):
     @property
     def shard_units(self) -> list[nn.Module]:
         """The transformer's layers; the backbone stays whole."""
-        stacks = [self.model.vae_encoder] if self.config.use_vae else []
-        return [
-            layer for stack in [*stacks, self.model.encoder, self.model.decoder] for layer in stack.layers
-        ]
+        model = self.model
+        style = list(model.vae_encoder.layers) if self.config.use_vae else []
+        return [*style, *model.encoder.layers, *model.decoder.layers]
 
     def _plan(self, batch: dict[str, Tensor], style: Tensor | None) -> Tensor:
         images = [self.read(batch, name) for name in self.config.image_features]
