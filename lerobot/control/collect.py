@@ -106,6 +106,18 @@ def collect(
     return tally
 
 
+def world_with_expert(env: gymnasium.Env) -> HasExpert:
+    """The environment itself, without wrappers.
+
+    Raises:
+        ConfigError: it has no expert.
+    """
+    world = env.unwrapped
+    if not isinstance(world, HasExpert):
+        raise ConfigError(f"{type(world).__name__} has no scripted expert. Environments with one: so101.")
+    return world
+
+
 def record_episode(
     env: gymnasium.Env,
     dataset: LeRobotDataset,
@@ -115,9 +127,7 @@ def record_episode(
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Add the frames of one episode to the dataset, unsaved; tells whether the expert succeeded."""
-    world = env.unwrapped
-    if not isinstance(world, HasExpert):
-        raise ConfigError(f"{type(world).__name__} has no scripted expert. Environments with one: so101.")
+    world = world_with_expert(env)
     observation, _ = env.reset(seed=seed)
     expert, is_success, is_done = world.make_expert(noise), False, False
     while not is_done and not is_stopped():

@@ -1,6 +1,8 @@
-"""Line charts and interval bars as inline SVG: no library, no script, colours from the page's style sheet.
+"""Line charts and interval bars as inline SVG: no library, no script.
 
 Line(name, x, y), ... -> line_chart -> "<svg>...</svg>"
+
+Each shape carries the colours of a light page; a style sheet may override them by class (.line0, .tick, ...).
 """
 
 import html
@@ -14,7 +16,8 @@ WIDTH, HEIGHT = 460, 220  # of a chart, in SVG units
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 32  # margins
 MAX_POINTS = 400  # of a line; more are averaged in groups
 NUM_TICKS = 4
-NUM_COLOURS = 4  # .line0 to .line3 of the style sheet
+COLOURS = ("#2563eb", "#e07b00", "#15803d", "#9333ea")  # of the lines, in turn
+INK, SOFT, FAINT = "#1b2430", "#5d6b7c", "#dfe4ea"
 
 
 @dataclass(frozen=True)
@@ -34,62 +37,73 @@ class Line:
         return points
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str = "") -> str:
-    """A chart of the lines, or an empty text when none has a point."""
-    drawn = [(i, line, line.points()) for i, line in enumerate(lines)]
+def line_chart(
+    title: str, lines: Sequence[Line], *, x_label: str = "", y_range: tuple[float, float] | None = None
+) -> str:
+    """A chart of the lines, or an empty text when none has a point; `y_range` widens the vertical axis."""
+    drawn = [(i, line.name, line.points()) for i, line in enumerate(lines)]
     drawn = [item for item in drawn if len(item[2])]
     if not drawn:
         return ""
     every = np.concatenate([points for _, _, points in drawn])
-    x_axis, y_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT), _Axis.of(every[:, 1], HEIGHT - BOTTOM, TOP)
-    parts = [f'<text class="title" x="{LEFT}" y="14">{html.escape(title)}</text>']
+    x_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
+    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP)
+    parts = [_text(title, LEFT, 14, kind="title", anchor="start", fill=INK)]
     for value in y_axis.ticks:
         y = y_axis.place(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:g}</text>'
-        )
-    for value in x_axis.ticks:
-        x = x_axis.place(value)
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{value:g}</text>'
-        )
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text class="tick" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{html.escape(x_label)}</text>'
-    )
+        ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+        parts.append(f'<line class="grid" stroke="{FAINT}" {ends}/>')
+        parts.append(_text(f"{value:g}", LEFT - 6, y + 3.5, anchor="end"))
+    parts += [_text(f"{value:g}", x_axis.place(value), HEIGHT - 17) for value in x_axis.ticks]
+    parts.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     for i, _, points in drawn:
-        places = " ".join(f"{x_axis.place(x):.1f},{y_axis.place(y):.1f}" for x, y in points)
-        if len(points) == 1:
-            middle_x, middle_y = places.split(",")
-            parts.append(f'<circle class="dot{i % NUM_COLOURS}" cx="{middle_x}" cy="{middle_y}" r="3"/>')
-        else:
-            parts.append(f'<polyline class="line{i % NUM_COLOURS}" points="{places}"/>')
-    parts += _legend([(i, line.name) for i, line, _ in drawn]) if len(lines) > 1 else []
+        parts.append(_curve(i, [(x_axis.place(x), y_axis.place(y)) for x, y in points]))
+    if len(lines) > 1:
+        parts += _legend([(i, name) for i, name, _ in drawn])
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 
 def interval_bar(rate: float, low: float, high: float) -> str:
-    """A bar from 0 to 1 that shows a rate, and its interval as a band."""
-    shapes = [
-        '<rect class="track" x="0" y="6" width="400" height="12" rx="6"/>',
-        f'<rect class="done" x="0" y="6" width="{400 * rate:.1f}" height="12" rx="6"/>',
-        f'<line class="whisker" x1="{400 * low:.1f}" x2="{400 * high:.1f}" y1="12" y2="12"/>',
-        *(
-            f'<line class="whisker" x1="{400 * end:.1f}" x2="{400 * end:.1f}" y1="4" y2="20"/>'
-            for end in (low, high)
-        ),
-    ]
-    return f'<svg class="interval" viewBox="-2 0 404 24" role="img">{"".join(shapes)}</svg>'
+    """A bar from 0 to 1 that shows a rate, and its interval as a whisker."""
+    left, middle, right = 400 * low, 400 * rate, 400 * high
+    ends = "".join(
+        f'<line class="whisker" stroke="{INK}" stroke-width="2" x1="{a:.1f}" x2="{b:.1f}" y1="{c}" y2="{d}"/>'
+        for a, b, c, d in ((left, right, 12, 12), (left, left, 4, 20), (right, right, 4, 20))
+    )
+    return (
+        '<svg class="interval" viewBox="-2 0 404 24" role="img">'
+        f'<rect class="track" fill="{FAINT}" x="0" y="6" width="400" height="12" rx="6"/>'
+        f'<rect class="done" fill="{COLOURS[0]}" x="0" y="6" width="{middle:.1f}" height="12" rx="6"/>'
+        f"{ends}</svg>"
+    )
+
+
+def _text(
+    text: str, x: float, y: float, *, kind: str = "tick", anchor: str = "middle", fill: str = SOFT
+) -> str:
+    font = f'font-family="sans-serif" font-size="{13 if kind == "title" else 11}"'
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" fill="{fill}" {font} {place}>{html.escape(text)}</text>'
+
+
+def _curve(i: int, places: Sequence[tuple[float, float]]) -> str:
+    """A line through the places; a dot where there is only one."""
+    number, colour = i % len(COLOURS), COLOURS[i % len(COLOURS)]
+    if len(places) == 1:
+        x, y = places[0]
+        return f'<circle class="dot{number}" fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    look = f'fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round"'
+    return f'<polyline class="line{number}" {look} points="{points}"/>'
 
 
 def _legend(names: Sequence[tuple[int, str]]) -> list[str]:
     """Names at the right of the title's line, coloured as their lines."""
     parts, x = [], float(WIDTH - RIGHT)
     for i, name in reversed(names):
-        place = f'x="{x:.0f}" y="14" text-anchor="end"'
-        parts.append(f'<text class="tick fill{i % NUM_COLOURS}" {place}>{html.escape(name)}</text>')
-        x -= 6.2 * len(name) + 14
+        number = i % len(COLOURS)
+        parts.append(_text(name, x, 14, kind=f"tick fill{number}", anchor="end", fill=COLOURS[number]))
+        x -= 6.4 * len(name) + 14
     return parts
 
 

@@ -26,9 +26,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         if self.n_episodes < 1:
-            raise ValueError(f"n_episodes={self.n_episodes}: expected at least 1.")
+            raise ConfigError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
         if self.batch_size < 0:
-            raise ValueError(f"batch_size={self.batch_size}: expected 0 (automatic) or more.")
+            raise ConfigError(f"--eval.batch_size={self.batch_size}: expected 0 (automatic) or more.")
         if self.recording:
             raise ConfigError("--eval.recording=true is not supported yet; lerobot-collect records episodes.")
 
@@ -79,5 +79,9 @@ def complete(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     tree = merge(file, {key: value for key, value in flags.items() if key != "config_path"})
     if isinstance(tree.get("policy"), dict):
         asked = tree["policy"].get("device")
+        if str(tree["policy"].get("path")) == "true":  # a flag without a value reads as true
+            raise ConfigError(
+                "--policy.path (-p) needs a value: a checkpoint folder, a run folder or a Hub id."
+            )
         tree["policy"] = {**fill_from_checkpoint(tree["policy"]), "device": asked}
     return tree

@@ -74,7 +74,9 @@ def _advice(config: PreTrainedConfig, seen: Features) -> str:
     for name, wanted in config.image_features.items():
         if name not in seen:
             strangers = [n for n, f in seen.items() if f.type is FeatureType.VISUAL]
-            strangers = [n for n in strangers if n not in config.image_features] or ["NAME_THERE"]
+            strangers = [n for n in strangers if n not in config.image_features]
+            if not strangers:
+                break
             return f'If a camera only has another name, type: --rename_map=\'{{"{strangers[0]}": "{name}"}}\''
         if tuple(seen[name].shape) != tuple(wanted.shape) and not config.is_shape_free:
             _, height, width = wanted.shape

@@ -136,7 +136,6 @@ svg.interval { width: 100%; max-width: 420px; height: 24px; }
 svg .title { font: 600 13px system-ui, sans-serif; fill: var(--ink); }
 svg .tick { font: 11px system-ui, sans-serif; fill: var(--soft); }
 svg .grid { stroke: var(--line); }
-svg polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .line0 { stroke: var(--c0); } .line1 { stroke: var(--c1); }
 .line2 { stroke: var(--c2); } .line3 { stroke: var(--c3); }
 .dot0 { fill: var(--c0); } .dot1 { fill: var(--c1); } .dot2 { fill: var(--c2); } .dot3 { fill: var(--c3); }

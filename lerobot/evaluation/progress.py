@@ -14,19 +14,21 @@ MAX_LINES = 10  # plain lines per run
 
 
 class EpisodeProgress:
-    """Counts episodes up to `total`; use it in a `with`."""
+    """Counts up to `total`; use it in a `with`. `is_live=False` keeps to plain lines."""
 
-    def __init__(self, total: int, *, title: str, unit: str = "episodes", is_quiet: bool = False) -> None:
+    def __init__(
+        self, total: int, *, title: str, unit: str = "episodes", is_live: bool | None = None
+    ) -> None:
         self.total, self.title, self.unit, self.done = total, title, unit, 0
-        self.console = Console(file=sys.stderr, quiet=is_quiet, highlight=False, soft_wrap=True)
-        self.is_live = self.console.is_terminal
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.is_live = self.console.is_terminal if is_live is None else is_live
         self.bar = Progress(
             TextColumn(f"[bold]{title}"),
             BarColumn(bar_width=32),
             TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit + "  {task.fields[note]}"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=is_quiet or not self.is_live,
+            disable=not self.is_live,
         )
         self.started_s = time.perf_counter()
 

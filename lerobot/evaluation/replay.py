@@ -168,10 +168,9 @@ class Tally:
 def joint_names(feature: Mapping[str, Any]) -> list[str]:
     """Names of the parts of an action, whichever way the dataset lists them; numbered where it does not."""
     names = feature.get("names")
-    if isinstance(names, Mapping):
-        names = [
-            name for part in names.values() for name in (part if isinstance(part, (list, tuple)) else [part])
-        ]
+    if isinstance(names, Mapping):  # {"motors": [...]} or {"pan": 0, "lift": 1}
+        lists = [part for part in names.values() if isinstance(part, (list, tuple))]
+        names = [name for part in lists for name in part] if lists else sorted(names, key=names.get)
     size = feature["shape"][0]
     if not names or len(names) != size:
         return [f"{keys.ACTION}_{i}" for i in range(size)]

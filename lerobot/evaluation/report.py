@@ -172,7 +172,8 @@ def training_parts(rows: list[dict[str, Any]]) -> list[str]:
             for name, those in series.items()
             if those
         ]
-        charts.append(line_chart(title, lines, x_label="step"))
+        y_range = (0.0, 1.0) if "rate in" in title else None
+        charts.append(line_chart(title, lines, x_label="step", y_range=y_range))
     return [page.section("Training", page.grid(charts, is_wide=True))]
 
 

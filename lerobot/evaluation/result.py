@@ -144,13 +144,13 @@ class ReplayResult:
         """What to tell a person, in a few lines."""
         found = self.overall
         worst = max(zip(self.means("joint"), self.joint_names, strict=True), key=lambda p: p[0]["action_mae"])
-        which = f"all {len(self.episodes)} episodes"
+        which = "all episodes"
         if len(self.episodes) < self.num_episodes_there:
-            which = f"{len(self.episodes)} of {self.num_episodes_there} episodes; --num_episodes=N takes more"
+            which = f"{len(self.episodes)} of the {self.num_episodes_there} episodes (--num_episodes=N)"
         return {
             "action error": f"mae {found['action_mae']:.4g}, mse {found['action_mse']:.4g}, units of action",
             "largest": f"mae {worst[0]['action_mae']:.4g} at {worst[1]}",
-            "frames": f"{found['n_frames']} of {which}",
+            "frames": f"{found['n_frames']}: {which}",
             "time": readable_duration(self.eval_s),
         }
 

@@ -5,6 +5,7 @@ lerobot-collect --env.type=so101 --dataset.repo_id=me/so101_easy --num_episodes=
 """
 
 import dataclasses
+import shutil
 import signal
 import threading
 from collections.abc import Sequence
@@ -62,13 +63,14 @@ def collect(args: CollectConfig | Sequence[str] | None = None) -> Path:
     Ctrl-C keeps every episode that was saved.
     """
     cfg = args if isinstance(args, CollectConfig) else parse(CollectConfig, args, program="lerobot-collect")
-    from lerobot.control.collect import check_folder, open_dataset  # torch loads here, after the flags
+    from lerobot.control.collect import check_folder, open_dataset, world_with_expert  # torch loads here
     from lerobot.control.collect import collect as run
     from lerobot.evaluation.progress import EpisodeProgress
 
     folder = cfg.dataset.root or hub.lerobot_home() / cfg.dataset.repo_id
     check_folder(folder, resume=cfg.resume)
     env_cfg, env = started_env(cfg.env, seed=cfg.seed)
+    world_with_expert(env)
     dataset = open_dataset(
         cfg.dataset.repo_id,
         folder,
@@ -98,10 +100,13 @@ def collect(args: CollectConfig | Sequence[str] | None = None) -> Path:
         dataset.finalize()
         env.close()
         signal.signal(signal.SIGINT, old_handler)
+        if not dataset.num_episodes and not cfg.resume:
+            shutil.rmtree(folder)  # made above, and empty but for its info.json
     print(f"saved {tally.saved} of {cfg.num_episodes} episodes; {tally.failed} failed and were left out")
-    print(f"the dataset now has {dataset.num_episodes} episodes, {dataset.num_frames} frames: {folder}")
+    print(f"the dataset has {dataset.num_episodes} episodes, {dataset.num_frames} frames: {folder}")
     if stop.is_set():
-        print(f"go on with: --resume=true --num_episodes={cfg.num_episodes - tally.saved}")
+        more = "--resume=true " if dataset.num_episodes else ""
+        print(f"go on with: {more}--num_episodes={cfg.num_episodes - tally.saved}")
         raise KeyboardInterrupt
     return folder
 
