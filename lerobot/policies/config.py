@@ -189,4 +189,14 @@ def fill_from_checkpoint(section: dict[str, Any]) -> dict[str, Any]:
             f"--policy.type={wanted} was given, but {path} holds a {saved.type!r} policy. "
             f"Leave --policy.type out or give --policy.type={saved.type}."
         )
-    return encode(saved) | section | {"type": saved.type, "pretrained_path": str(path)}
+    known = encode(saved)
+    known["device"] = portable_device(known["device"])
+    return known | section | {"type": saved.type, "pretrained_path": str(path)}
+
+
+def portable_device(stored: str | None) -> str | None:
+    """The device a file names, where every machine has it; otherwise None, the best one there is.
+
+    A device that a person types is taken to the letter; one that a checkpoint remembers is not asked for.
+    """
+    return stored if stored == "cpu" else None

@@ -19,7 +19,7 @@ from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.config import EvalConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
-from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint
+from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
 
 Tree = dict[str, Any]
@@ -186,6 +186,8 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
         file = merge(saved, file)
     checkpoint = folder.resolve().parent
     flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
+    if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
+        file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
     policy = flags.get("policy", {})
     flags["policy"] = (policy if isinstance(policy, dict) else {}) | {"pretrained_path": str(folder)}
     # The run goes on in its own folder, also when it was moved.
