@@ -20,7 +20,7 @@ from pathlib import Path
 from lerobot.core.clock import readable_duration
 from lerobot.sim.gl import has_renderer
 
-EPISODES, STEPS, EVALUATIONS = 80, 1500, 50
+EPISODES, STEPS, EVALUATIONS = 60, 1000, 50
 # A small ACT: short chunks, a ten-layer ResNet, a narrow transformer.
 SMALL_ACT = {
     "vision_backbone": "resnet10",
@@ -66,9 +66,7 @@ def main() -> None:
     overall = json.loads((folder / "eval/eval_info.json").read_text())["overall"]
     low, high = overall["success_rate_interval"]
     took = readable_duration(time.perf_counter() - started_s)
-    print(
-        f"\nThe cube went into the bin in {overall['success_rate']:.0%} of {args.evaluations} episodes"
-    )
+    print(f"\nThe cube went into the bin in {overall['success_rate']:.0%} of {args.evaluations} episodes")
     print(f"it had never seen (95 % interval {low:.0%} to {high:.0%}). All of it took {took}.")
     print(f"Curve, table and videos: {folder / 'eval/report.html'}")
 
