@@ -145,7 +145,7 @@ def section_class(hint: Any) -> type | None:
 def unknown_key(cls: type, key: str, *, where: str, tree: Mapping[str, Any]) -> str:
     """The message for a key that no field has: where it belongs or the nearest name first, then all."""
     known = [field.name for field in fields_of(cls) if field.init]
-    near = suggest(key, known) or _belongs(cls, key, where=where, tree=tree)
+    near = _belongs(cls, key, where=where, tree=tree) or suggest(key, known)
     title = f"The keys of {where}" if where else "The keys here"
     return (
         f"--{where}.{key} is unknown.".replace("--.", "--") + f"{near} {title}: {', '.join(sorted(known))}."
@@ -160,7 +160,7 @@ def _belongs(cls: type, key: str, *, where: str, tree: Mapping[str, Any]) -> str
             continue
         if is_family(section) and isinstance(given, Mapping) and "type" in given:
             section = member_of(section, given, name)
-        if any(field.name == key for field in fields_of(section)):
+        if dataclasses.is_dataclass(section) and any(field.name == key for field in fields_of(section)):
             return f" Did you mean --{where + '.' if where else ''}{name}.{key}?"
     return ""
 

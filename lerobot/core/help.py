@@ -1,8 +1,10 @@
 """`--help`: every flag with its default and its comment, read from the config classes themselves."""
 
+import ast
 import dataclasses
 import inspect
 import io
+import textwrap
 import tokenize
 from collections.abc import Mapping
 from typing import Any
@@ -78,7 +80,7 @@ def _shown(field: dataclasses.Field) -> str:
 
 
 def field_comments(cls: type) -> dict[str, str]:
-    """Field name -> the comment on its line (or on the lines right above it), base classes included."""
+    """Field name -> the comment in its statement (or on the lines right above it), base classes included."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):
@@ -88,28 +90,21 @@ def field_comments(cls: type) -> dict[str, str]:
 
 def _comments_of(cls: type) -> dict[str, str]:
     try:
-        source = inspect.getsource(cls)
+        source = textwrap.dedent(inspect.getsource(cls))
     except OSError:  # a class typed into a console has no source
         return {}
-    names, found, above = set(inspect.get_annotations(cls)), {}, ""
-    by_line: dict[int, str] = {}
-    starts: dict[int, str] = {}
-    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if token.type == tokenize.COMMENT:
-            by_line[token.start[0]] = token.string.lstrip("# ").strip()
-        first = before is None or before.type in (
-            tokenize.NEWLINE,
-            tokenize.NL,
-            tokenize.INDENT,
-            tokenize.DEDENT,
-        )
-        if first and token.type == tokenize.NAME and token.string in names and token.start[1] <= 4:
-            starts.setdefault(token.start[0], token.string)
-    lines = source.splitlines()
-    for number in range(1, len(lines) + 1):
-        own_line = lines[number - 1].lstrip().startswith("#")
-        if number in starts:
-            found[starts[number]] = by_line.get(number) or above.strip()
-        above = f"{above} {by_line[number]}" if own_line and number in by_line else ""
-    return {name: text for name, text in found.items() if text and not text.startswith("---")}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+    lines, found = source.splitlines(), {}
+    (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    for field in body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        said = [comments[n] for n in range(field.lineno, (field.end_lineno or 0) + 1) if n in comments]
+        above = field.lineno - 1
+        while not said and lines[above - 1].lstrip().startswith("#"):
+            above -= 1
+        said = said or [comments[n] for n in range(above + 1, field.lineno)]
+        found[field.target.id] = " ".join(said)
+    # Headings between groups of fields begin with a rule or a dash.
+    return {name: text for name, text in found.items() if text and not text.startswith("-")}

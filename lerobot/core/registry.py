@@ -133,7 +133,12 @@ def _folder_members(cls: type[Choice]) -> dict[str, str]:
         for path in sorted(folder.iterdir()):
             if cls._config_module and (path / f"{cls._config_module}.py").is_file():
                 found[path.name] = f"{cls._package}.{path.name}.{cls._config_module}"
-            elif not cls._config_module and path.suffix == ".py" and not path.stem.startswith(("_", "base")):
+            elif (
+                not cls._config_module
+                and path.suffix == ".py"
+                and path.stem != "base"
+                and path.stem[0] != "_"
+            ):
                 found[path.stem] = f"{cls._package}.{path.stem}"
     return found
 
