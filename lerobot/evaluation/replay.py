@@ -170,7 +170,11 @@ def joint_names(feature: Mapping[str, Any]) -> list[str]:
     names = feature.get("names")
     if isinstance(names, Mapping):  # {"motors": [...]} or {"pan": 0, "lift": 1}
         lists = [part for part in names.values() if isinstance(part, (list, tuple))]
-        names = [name for part in lists for name in part] if lists else sorted(names, key=names.get)
+        names = (
+            [name for part in lists for name in part]
+            if lists
+            else sorted(names, key=lambda name: names[name])
+        )
     size = feature["shape"][0]
     if not names or len(names) != size:
         return [f"{keys.ACTION}_{i}" for i in range(size)]

@@ -1,0 +1,231 @@
+"""lerobot-eval, a real ACT in the real simulation and on a real dataset, and what a user may do wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from lerobot.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    DeviceError,
+    FeatureMismatchError,
+    MissingExtraError,
+)
+from lerobot.datasets import LeRobotDataset
+from lerobot.envs.base import EnvConfig
+from lerobot.envs.pusht import PushTEnvConfig
+from lerobot.envs.so101 import SO101EnvConfig
+from lerobot.evaluation import rollout
+from lerobot.evaluation.job import load
+from lerobot.policies.act.config import ACTConfig
+from lerobot.policies.build import make_policy, make_pre_post_processors
+from lerobot.policies.config import PreTrainedConfig
+from lerobot.scripts.eval import evaluate
+
+ROOT = Path(__file__).parents[2]
+STATES = ["--env.type=so101", "--env.obs_type=state", "--env.episode_length=12", "--eval.max_videos=0"]
+
+
+def save_policy(folder: Path, env: EnvConfig, **fields) -> Path:
+    """The folder of a run whose checkpoint is a new tiny ACT with made-up statistics."""
+    tiny = {key: value for key, value in vars(ACTConfig.tiny()).items() if "features" not in key}
+    config = ACTConfig(**{**tiny, "chunk_size": 6, "n_action_steps": 4, **fields})
+    torch.manual_seed(0)
+    policy = make_policy(config, env_cfg=env)
+    stats = {
+        name: {"mean": np.zeros(shape, np.float32), "std": np.full(shape, 20.0, np.float32)}
+        for name, f in env.features.items()
+        for shape in [(f.shape[0], 1, 1) if len(f.shape) == 3 else f.shape]
+    }
+    for part in (policy, *make_pre_post_processors(config, dataset_stats=stats)):
+        part.save_pretrained(folder / "checkpoints/000010/pretrained_model")
+    (folder / "checkpoints/last").symlink_to("000010")
+    (folder / "metrics.jsonl").write_text('{"step": 5, "loss": 3.0}\n{"step": 10, "loss": 2.0}\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blind(tmp_path_factory):
+    return save_policy(tmp_path_factory.mktemp("runs") / "blind", SO101EnvConfig(obs_type="state"))
+
+
+@pytest.fixture(scope="session")
+def seeing(tmp_path_factory):
+    return save_policy(tmp_path_factory.mktemp("runs") / "seeing", SO101EnvConfig(cameras=["front"]))
+
+
+def test_the_files_and_the_lines(blind, tmp_path, capsys):
+    flags = [f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path / 'out'}", "--num_episodes=3"]
+    result = evaluate(flags)
+    said = capsys.readouterr()
+    assert "success rate  0.0% (0 of 3 episodes; 95 % interval 0.0% to 56.1%)" in said.out
+    assert str(tmp_path / "out/report.html") in said.out and "evaluating 3/3 episodes" in said.err
+    info = json.loads((tmp_path / "out/eval_info.json").read_text())
+    assert [e["seed"] for e in info["per_episode"]] == [1000, 1001, 1002]
+    assert info["checkpoint"].endswith("pretrained_model") and info["policy"] == "act" and info["device"]
+    assert info["task"].startswith("Pick up") and result.overall["n_episodes"] == 3
+    page = (tmp_path / "out/report.html").read_text()
+    assert "polyline" in page, "the run's training curve belongs on the page"
+    assert not (tmp_path / "out/videos").exists()
+
+
+@pytest.mark.parametrize(
+    "spelling", ["", "checkpoints/last", "checkpoints/000010/pretrained_model", "last.pt"]
+)
+def test_spellings_of_a_checkpoint(blind, tmp_path, spelling):
+    path = blind / "checkpoints" / spelling if spelling.endswith(".pt") else blind / spelling
+    result = evaluate(["-p", str(path), *STATES, "--eval.n_episodes=1", f"--output_dir={tmp_path}"])
+    assert result.episodes[0].steps == 12
+
+
+class JointsAsReward(gymnasium.RewardWrapper):
+    """A reward that tells every trajectory from every other: where the joints are."""
+
+    def reward(self, reward):
+        return float(self.unwrapped.physics.positions.sum())
+
+
+class TellingConfig(SO101EnvConfig):
+    type = "so101"
+
+    def build(self):
+        return JointsAsReward(super().build())
+
+
+def test_episodes_of_act_do_not_depend_on_the_batch_size(blind):
+    folder = blind / "checkpoints/000010/pretrained_model"
+    policy, processors = load(PreTrainedConfig.from_pretrained(folder, device="cpu"), folder)
+    env = TellingConfig(obs_type="state", episode_length=12)
+    found = [
+        [
+            e.sum_reward
+            for e in rollout.evaluate(policy, processors, env, n_episodes=5, batch_size=size).episodes
+        ]
+        for size in (1, 2, 5)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-6) and found[0] == pytest.approx(found[2], rel=1e-6)
+    assert len({round(total, 3) for total in found[0]}) == 5, "equal trajectories prove nothing"
+
+
+def test_the_default_folder_is_named_after_time_environment_and_policy(blind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate([f"--policy.path={blind}", *STATES, "--eval.n_episodes=1"])
+    (report,) = tmp_path.glob("outputs/eval/*-*-*/*-*-*_so101_act/report.html")
+    assert report.is_file()
+
+
+@pytest.mark.slow
+def test_the_guides_spelling_with_cameras_and_videos(seeing, tmp_path):
+    words = [sys.executable, "lerobot/scripts/eval.py", "-p", str(seeing), "--env.type=so101"]
+    words += ["--env.cameras=[front]", "--env.episode_length=5", "--eval.n_episodes=3", "--eval.batch_size=2"]
+    done = subprocess.run(
+        [*words, f"--output_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 of 3 episodes" in done.stdout
+    names = sorted(path.name for path in (tmp_path / "videos/so101_0").iterdir())
+    assert names == [f"eval_episode_{i}.mp4" for i in range(3)]
+    assert (tmp_path / "report.html").read_text().count("data:video/mp4") == 3
+
+
+def test_a_dataset_is_replayed(blind, tmp_path, capsys):
+    env = SO101EnvConfig(obs_type="state")
+    dataset = LeRobotDataset.create("me/poses", 30, env.dataset_features(), root=tmp_path / "set")
+    for episode in range(3):
+        for k in range(8):
+            numbers = {name: np.full(f.shape, episode + k, np.float32) for name, f in env.features.items()}
+            dataset.add_frame({**numbers, "task": "stay"})
+        dataset.save_episode()
+    dataset.finalize()
+    flags = [f"--policy.path={blind / 'checkpoints/000010'}", "--dataset.repo_id=me/poses"]
+    flags += [f"--dataset.root={tmp_path / 'set'}", f"--output_dir={tmp_path / 'out'}", "--num_episodes=2"]
+    result = evaluate(flags)
+    info = json.loads((tmp_path / "out/eval_info.json").read_text())
+    assert info["overall"]["n_frames"] == 16 and len(info["per_step"]) == 6
+    assert list(info["per_joint"]) == env.dataset_features()["action"]["names"]
+    assert result.overall["action_mse"] > 0
+    assert "2 of the 3 episodes" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------- what a user may do wrong
+def wrong(*flags):
+    evaluate([*flags, "--output_dir=nowhere/never"])
+
+
+@pytest.mark.parametrize(
+    "flags, kind, said",
+    [
+        (["--eval.n_episodes=0"], ConfigError, "--eval.n_episodes=0: expected at least 1"),
+        (["--num_episodes=0"], ConfigError, "--eval.n_episodes=0: expected at least 1"),
+        (["--eval.batch_size=-1"], ConfigError, "--eval.batch_size=-1: expected 0"),
+        (["--policy.device=cuda:99"], DeviceError, "'cuda:99' was asked for.*--policy.device="),
+        (["--env.obs_type=pixels_agent_pos"], FeatureMismatchError, "environment_state.* is not there"),
+        (["--env.tpye=so101"], ConfigError, "tpye"),
+        (["--dataset.repo_id=me/x"], ConfigError, "Give --env.type=NAME .* or --dataset.repo_id"),
+        (["--eval.recording=true"], ConfigError, "not supported yet"),
+        (["--rename_map={a: b}"], FeatureMismatchError, "renames 'a', which the so101 environment lacks"),
+    ],
+)
+def test_flags_that_are_wrong(blind, flags, kind, said):
+    with pytest.raises(kind, match=said):
+        wrong(f"--policy.path={blind}", *STATES, *flags)
+
+
+def test_cameras_of_another_size(seeing):
+    with pytest.raises(FeatureMismatchError) as caught:
+        wrong(f"--policy.path={seeing}", "--env.type=so101", "--env.observation_width=64")
+    said = str(caught.value)
+    assert "observation.images.front is [3, 96, 64] there and [3, 96, 96] in the policy" in said
+    assert "--env.observation_height=96 --env.observation_width=96" in said
+
+
+def test_a_path_to_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no checkpoint at .*/none. Looked for") as caught:
+        wrong("-p", str(tmp_path / "none"), *STATES)
+    assert str(tmp_path / "none/checkpoints/last/pretrained_model/config.json") in str(caught.value)
+
+
+def test_a_path_without_a_value():
+    with pytest.raises(ConfigError, match=r"--policy.path \(-p\) needs a value"):
+        wrong("-p", *STATES)
+
+
+def test_a_policy_that_was_never_trained():
+    with pytest.raises(ConfigError, match="--policy.path must be given"):
+        wrong("--policy.type=act", *STATES)
+    with pytest.raises(ConfigError, match="--policy.path must be given"):
+        wrong(*STATES)
+
+
+def test_no_dataset_there(blind, tmp_path):
+    with pytest.raises(DatasetError, match="'me/none' was not found. Looked at"):
+        wrong(f"--policy.path={blind}", "--dataset.repo_id=me/none", f"--dataset.root={tmp_path / 'none'}")
+
+
+def test_an_environment_that_is_not_installed(tmp_path, monkeypatch):
+    env = PushTEnvConfig(obs_type="environment_state_agent_pos")
+    run = save_policy(tmp_path / "run", env)
+    monkeypatch.setitem(sys.modules, "gym_pusht", None)  # as good as not installed
+    with pytest.raises(MissingExtraError, match=r"pip install 'lerobot\[pusht\]'"):
+        wrong(f"--policy.path={run}", "--env.type=pusht", f"--env.obs_type={env.obs_type}")
+
+
+def test_an_output_folder_that_is_a_file(blind, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ConfigError, match="is a file. Give a folder"):
+        evaluate([f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path / 'taken'}"])
+
+
+def test_the_command_prints_one_message_and_exits_with_2(tmp_path):
+    words = [sys.executable, "-m", "lerobot.scripts.eval", "-p", str(tmp_path / "none"), "--env.type=so101"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 2 and "Traceback" not in done.stderr and "error: There is no check" in done.stderr
+    )
