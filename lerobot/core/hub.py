@@ -8,7 +8,7 @@ HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE               as in every Hugging Face pro
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,10 @@ class Repo:
             self._call("hf_hub_download", filename=name, revision=revision, local_files_only=is_offline())
         )
 
-    def create(self, *, private: bool | None = None) -> None:
-        """Make the repository if it is not there."""
-        self._call("create_repo", private=private, exist_ok=True)
+    def create(self, *, private: bool | None = None) -> "Repo":
+        """The repository, made if it is not there, under its full name: `name` alone becomes `user/name`."""
+        full_name = self._call("create_repo", private=private, exist_ok=True).repo_id
+        return replace(self, repo_id=full_name)
 
     def branch(self, name: str) -> None:
         """Make a branch if it is not there."""

@@ -37,8 +37,7 @@ def publish(
     Raises:
         HubError: the Hub was not reached or refused.
     """
-    repo = hub.Repo(repo_id=meta.repo_id, repo_type="dataset")
-    repo.create(private=private)
+    repo = hub.Repo(repo_id=meta.repo_id, repo_type="dataset").create(private=private)
     if branch is not None:
         repo.branch(branch)
     ignore = ["images/*", ".cache/*", "*.part", *([] if push_videos else ["videos/*"])]

@@ -259,7 +259,7 @@ class PreTrainedPolicy(nn.Module):
         """Upload config, weights, processors and a model card; returns the address of the commit.
 
         Args:
-            repo_id: user/name; the config's when not given.
+            repo_id: user/name, or a name below your own account; the config's when not given.
             processors: pipelines to upload with it, when this policy does not carry its own.
 
         Raises:
@@ -269,8 +269,7 @@ class PreTrainedPolicy(nn.Module):
         repo_id = repo_id or self.config.repo_id
         if not repo_id:
             raise CheckpointError("No repository to upload to. Type: --policy.repo_id=user/name")
-        repo = Repo(repo_id=repo_id)
-        repo.create(private=self.config.private if private is None else private)
+        repo = Repo(repo_id=repo_id).create(private=self.config.private if private is None else private)
         if revision:
             repo.branch(revision)
         with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +277,7 @@ class PreTrainedPolicy(nn.Module):
             for pipeline in processors:
                 pipeline.save_pretrained(folder)
             Path(folder, "README.md").write_text(
-                model_card(self.config, repo_id, folder=self._source), encoding="utf-8"
+                model_card(self.config, repo.repo_id, folder=self._source), encoding="utf-8"
             )
             return repo.upload(Path(folder), message=message, revision=revision, patterns=PUBLISHED)
 

@@ -30,7 +30,10 @@ class FakeRepo:
         self.commit({}, "main")
 
     def commit(self, files: dict[str, bytes], branch: str) -> str:
-        oid = hashlib.sha1(f"{self.kind}{self.id}{len(self.commits)}".encode()).hexdigest()
+        # Contents count: the cache of one test must not answer for another's repository of the same name.
+        parts = [f"{self.kind}{self.id}{len(self.commits)}".encode()]
+        parts += [part for name, data in sorted(files.items()) for part in (name.encode(), data)]
+        oid = hashlib.sha1(b"\0".join(parts)).hexdigest()
         self.commits[oid], self.branches[branch] = dict(files), oid
         return oid
 
