@@ -308,6 +308,8 @@ def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
         plain = read_scalar(value) if isinstance(value, Text) else value
         if hint is bool and isinstance(plain, bool):
             return plain
+        if hint is bool and plain in (0, 1) and not isinstance(value, Text):  # files of other installations
+            return bool(plain)
         if hint is int and isinstance(plain, int) and not isinstance(plain, bool):
             return plain
         if hint is float and isinstance(plain, (int, float)) and not isinstance(plain, bool):

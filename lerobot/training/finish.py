@@ -39,7 +39,7 @@ def finish(run: Run) -> Path:
 
 def _publish(run: Run) -> None:
     config = run.policy.config
-    if config.push_to_hub and config.repo_id:
+    if config.push_to_hub:
         url = run.policy.push_to_hub(config.repo_id, processors=run.processors)
         run.console.say(f"published   {url}")
 

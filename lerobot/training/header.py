@@ -27,7 +27,5 @@ def header(run: Run) -> dict[str, str]:
         "output": str(run.output_dir),
     }
     if cfg.policy.push_to_hub:
-        rows["publish"] = (
-            cfg.policy.repo_id or "no (give --policy.repo_id=user/name to upload the policy at the end)"
-        )
+        rows["publish"] = f"{cfg.policy.repo_id}, at the end"
     return rows

@@ -155,6 +155,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     """
     assert cfg.policy is not None
     output_dir = choose_output_dir(cfg)
+    cfg.policy.push_to_hub &= cfg.policy.repo_id is not None  # other installations refuse the one without the other
     seed_everything(cfg.seed, rank=world.rank)
     meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
     check_flags(cfg, meta)
