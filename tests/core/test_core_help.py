@@ -103,7 +103,7 @@ def test_every_field_of_training_has_a_comment_and_a_row(capsys):
     text = capsys.readouterr().out
     for cls, prefix in ((TrainConfig, ""), (ACTConfig, "policy.")):
         comments = field_comments(cls)
-        for name in (field.name for field in dataclasses.fields(cls)):
+        for name in (known.name for known in dataclasses.fields(cls)):
             assert comments.get(name), f"{cls.__name__}.{name} has no comment"
             assert f"--{prefix}{name}" in text or f"\n{prefix}{name}:" in text
 
