@@ -52,6 +52,13 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in TRUE_WORDS
 
 
+def has_token() -> bool:
+    """Whether somebody is logged in, by HF_TOKEN or by `hf auth login`."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
 def endpoint() -> str:
     """Address of the Hub."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

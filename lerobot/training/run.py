@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lerobot.core import hub
 from lerobot.core.errors import (
     ConfigError,
     FeatureMismatchError,
@@ -155,10 +156,13 @@ def start(cfg: TrainConfig, world: World) -> Run:
     """
     assert cfg.policy is not None
     output_dir = choose_output_dir(cfg)
-    cfg.policy.push_to_hub &= cfg.policy.repo_id is not None  # other installations refuse the one without the other
+    cfg.policy.push_to_hub &= (
+        cfg.policy.repo_id is not None
+    )  # other installations refuse the one without the other
     seed_everything(cfg.seed, rank=world.rank)
     meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
     check_flags(cfg, meta)
+    check_publishing(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
     dataset = open_dataset(cfg, meta)
     processors = build_processors(cfg, meta)
@@ -187,7 +191,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     optimizer_cfg = cfg.optimizer or cfg.policy.get_optimizer_preset()
     optimizer = optimizer_cfg.build(policy.get_optim_params())
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
-    run = Run(
+    return Run(
         cfg=cfg,
         world=world,
         output_dir=output_dir,
@@ -203,7 +207,6 @@ def start(cfg: TrainConfig, world: World) -> Run:
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
-    return run
 
 
 def check_finite(means: dict[str, float], *, step: int) -> None:
@@ -264,6 +267,24 @@ def check_flags(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> None:
                 f"--policy.input_shapes.{name}={list(shape)}: expected [C, H, W] of a camera. "
                 f"Cameras: {known or 'none'}."
             )
+
+
+def check_publishing(cfg: TrainConfig) -> None:
+    """Fail now, not after the last step, when the policy is to be uploaded and cannot be.
+
+    Raises:
+        ConfigError: no network is allowed, or nobody is logged in.
+    """
+    if cfg.policy is None or not cfg.policy.push_to_hub:
+        return
+    problem = (
+        "HF_HUB_OFFLINE is set" if hub.is_offline() else None if hub.has_token() else "nobody is logged in"
+    )
+    if problem:
+        raise ConfigError(
+            f"The policy is to be published as {cfg.policy.repo_id}, but {problem}. Type: hf auth login, "
+            "or leave it on this machine with --policy.push_to_hub=false."
+        )
 
 
 def open_dataset(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> LeRobotDataset:

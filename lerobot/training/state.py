@@ -44,7 +44,8 @@ def restore_state(run: Run) -> None:
     progress = checkpoint.load(folder, optimizer=run.optimizer, scheduler=run.scheduler, rank=run.world.rank)
     if progress.step >= run.cfg.steps:
         raise ConfigError(
-            f"{folder} has taken all its {progress.step} steps. To train longer, type: --steps={2 * progress.step}"
+            f"{folder} has taken all its {progress.step} steps. "
+            f"To train longer, type: --steps={2 * progress.step}"
         )
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
