@@ -14,14 +14,14 @@ MAX_LINES = 10  # plain lines per run
 
 
 class EpisodeProgress:
-    """Counts up to `total`; use it in a `with`. `is_live=False` keeps to plain lines."""
+    """Counts up to `total`; use it in a `with`. On a `console` that is given it keeps to plain lines."""
 
     def __init__(
-        self, total: int, *, title: str, unit: str = "episodes", is_live: bool | None = None
+        self, total: int, *, title: str, unit: str = "episodes", console: Console | None = None
     ) -> None:
         self.total, self.title, self.unit, self.done = total, title, unit, 0
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self.is_live = self.console.is_terminal if is_live is None else is_live
+        self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.is_live = console is None and self.console.is_terminal  # another bar may live on a given one
         self.bar = Progress(
             TextColumn(f"[bold]{title}"),
             BarColumn(bar_width=32),

@@ -1,13 +1,16 @@
 """Every episode runs once, its result is its own, and what does not fit or fails is said."""
 
 import dataclasses
+import io
 
 import av
 import pytest
 import torch
+from rich.console import Console
 
 from lerobot.core.errors import FeatureMismatchError
 from lerobot.core.types import FeatureType, PolicyFeature
+from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.rollout import automatic_batch_size, evaluate
 from lerobot.processor.pipeline import IdentityProcessorStep
@@ -224,6 +227,15 @@ def test_progress_is_plain_lines_in_a_file(capsys):
     assert 2 <= len(lines) <= 10
     assert lines[-1].startswith("evaluating 25/25 episodes  ") and "of 25 succeeded" in lines[-1]
     assert "left" in lines[0] and "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_progress_is_a_bar_on_a_terminal_unless_another_bar_may_live_there(is_given, monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
+    monkeypatch.setattr("lerobot.evaluation.progress.Console", lambda **how: terminal)
+    run(progress=EpisodeProgress(5, title="evaluating", console=terminal if is_given else None))
+    shown = terminal.file.getvalue()
+    assert ("━" in shown) is not is_given and "of 5 succeeded" in shown
 
 
 def test_automatic_batch_size(monkeypatch):
