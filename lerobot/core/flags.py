@@ -7,6 +7,8 @@ value is `true`. Other spellings are resolved by `core.aliases` in each source, 
 """
 
 import dataclasses
+import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from lerobot.core.config import decode, default_of, encode, is_member, read_sect
 from lerobot.core.errors import ConfigError, suggest
 from lerobot.core.text import FILE_SUFFIXES, Text, read_file
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Tree = dict[str, Any]
 CONFIG_FLAGS = ("config_path", "config")
@@ -59,7 +62,12 @@ def parse(
         print(describe(cls, apply_aliases(tree, aliases), program=program))
         raise SystemExit(0)
     log.start(str(tree.get("log_level", "INFO")))
-    return decode(cls, tree_of(tree, aliases=aliases, complete=complete))
+    tree = tree_of(tree, aliases=aliases, complete=complete)
+    log.start(str(tree.get("log_level", "INFO")))  # a file may say it too
+    config = decode(cls, tree)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("The whole configuration: %s", json.dumps(encode(config), default=str))
+    return config
 
 
 def tree_of(
