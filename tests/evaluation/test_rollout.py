@@ -60,10 +60,11 @@ def test_every_seed_runs_exactly_once_and_environments_are_closed():
     assert [event for _, event in env.log].count("close") == 3
 
 
-def test_an_episode_that_does_not_end_is_cut_off():
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_an_episode_that_does_not_end_is_cut_off(is_endless):
     policy = Walker(WalkerConfig())
     torch.nn.init.zeros_(policy.gain)
-    env = WalkConfig(episode_length=7)
+    env = WalkConfig(episode_length=7, is_endless=is_endless)
     result = run(policy, env)
     assert [e.steps for e in result.episodes] == [7] * 5
     assert result.overall["success_rate"] == 0

@@ -32,6 +32,7 @@ class WalkConfig(EnvConfig):
     height: int = HEIGHT
     action_size: int = 1
     can_draw: bool = True
+    is_endless: bool = False  # never says that time is over
     fails_at: tuple[int, int] | None = None  # (seed, step)
     log: list = field(default_factory=list)  # (seed, event) of every environment built from this
 
@@ -75,7 +76,7 @@ class Walk(gymnasium.Env):
         self.steps += 1
         self.cfg.log.append((self.seed, "step"))
         is_home = abs(self.x) < 0.15
-        self.is_over = is_home or self.steps >= self.cfg.episode_length
+        self.is_over = is_home or (self.steps >= self.cfg.episode_length and not self.cfg.is_endless)
         return (
             self.observe(),
             1.0 - 0.1 * abs(self.x),
