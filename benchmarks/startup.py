@@ -1,4 +1,4 @@
-"""How long it takes to start: imports beside `import torch`, and every command's --help; the best of some runs.
+"""How long it takes to start: imports beside `import torch`, every command's --help; the best of some runs.
 
     .venv/bin/python benchmarks/startup.py [--runs 5]
 
