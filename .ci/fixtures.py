@@ -1,9 +1,9 @@
-"""Compare this package with the recorded numbers of a fixtures folder: every part that is built must be equal.
+"""Compare this package with the recorded numbers of a fixtures folder: parts that are built must be equal.
 
     .venv/bin/python .ci/fixtures.py FIXTURES
 
-How it grows: a part that a change builds gets its folder (or the beginning of its name) in PARTS, and what it was
-waiting for leaves NOT_BUILT. A failure is never allowed; an absence only while it stands in NOT_BUILT.
+How it grows: a part that a change builds gets its folder (or the beginning of its name) in PARTS, and what it
+was waiting for leaves NOT_BUILT. A failure is never allowed; an absence only while it stands in NOT_BUILT.
 """
 
 import json
@@ -25,8 +25,8 @@ def main(fixtures: Path) -> int:
     """Exit status: 1 if a check failed or is absent without being in NOT_BUILT, or if nothing was checked."""
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.json"
-        command = [sys.executable, str(fixtures / "check.py"), str(fixtures), "--quiet", "--json", str(answers)]
-        done = subprocess.run([*command, "--only", *PARTS])
+        how = ["--quiet", "--json", str(answers), "--only", *PARTS]
+        done = subprocess.run([sys.executable, str(fixtures / "check.py"), str(fixtures), *how])
         if not answers.is_file():
             print(f"the comparison itself broke (exit status {done.returncode})")
             return 1
