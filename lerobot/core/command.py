@@ -22,7 +22,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             function(*args, **kwargs)
         except LeRobotError as error:
             logging.getLogger(function.__module__).debug("where it came from:", exc_info=True)
-            print(f"error: {error}", file=sys.stderr)
+            print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
             raise SystemExit(error.exit_status) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -25,7 +25,7 @@ def start(level: str = "INFO") -> None:
     # Started again, it takes its own place; handlers that others added for themselves stay.
     root.handlers = [old for old in root.handlers if type(old) is not logging.StreamHandler] + [handler]
     root.setLevel(level)
-    for name in ("httpx", "httpx2", "httpcore", "urllib3", "PIL", "matplotlib", "libav"):
+    for name in ("OpenGL", "httpx", "httpx2", "httpcore", "urllib3", "PIL", "matplotlib", "libav"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -8,10 +8,31 @@ from collections.abc import Iterable, Mapping
 from lerobot.core import keys
 from lerobot.core.errors import FeatureMismatchError, suggest
 from lerobot.core.types import FeatureType, PolicyFeature
+from lerobot.envs.base import EnvConfig
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.processor.pipeline import DataProcessorPipeline
+from lerobot.processor.rename import rename
 
 Features = Mapping[str, PolicyFeature]
+
+
+def fitting_names(
+    config: PreTrainedConfig,
+    env_config: EnvConfig,
+    preprocessor: DataProcessorPipeline,
+    *,
+    rename_map: Mapping[str, str],
+) -> dict[str, str]:
+    """Every feature of the environment -> the name it has for the preprocessor of a policy that fits it.
+
+    Raises:
+        FeatureMismatchError: the two do not fit; names both sides.
+    """
+    source = f"{env_config.type} environment"
+    mapped = rename(env_config.features, env_config.features_map)
+    names = new_names(mapped, rename_map, source=source)
+    check_fit(config, rename(mapped, names), preprocessor, source=source)
+    return {name: names[own] for name, own in zip(env_config.features, mapped, strict=True)}
 
 
 def new_names(own: Iterable[str], rename_map: Mapping[str, str], *, source: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ Shapes: B episodes of a batch, A action size.
 
 import logging
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -28,7 +29,7 @@ from lerobot.core import keys
 from lerobot.core.errors import EnvironmentSetupError, FeatureMismatchError
 from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.episode import Episode
-from lerobot.evaluation.fit import check_fit, new_names
+from lerobot.evaluation.fit import fitting_names
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EpisodeResult, EvalResult
 from lerobot.policies.policy import PreTrainedPolicy
@@ -57,7 +58,7 @@ def evaluate(
 ) -> EvalResult:
     """The results of `n_episodes` episodes; episode i is reset with `seed` + i.
 
-    torch's random numbers outside are afterwards as they were before.
+    Random numbers outside are afterwards as they were before.
 
     Args:
         processors: the policy's pre- and postprocessor.
@@ -75,11 +76,7 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes={n_episodes}: expected at least 1.")
-    source = f"{env_config.type} environment"
-    mapped = rename(env_config.features, env_config.features_map)
-    names = new_names(mapped, rename_map or {}, source=source)
-    check_fit(policy.config, rename(mapped, names), processors[0], source=source)
-    names = {name: names[own] for name, own in zip(env_config.features, mapped, strict=True)}
+    names = fitting_names(policy.config, env_config, processors[0], rename_map=rename_map or {})
     started_s = time.perf_counter()
     size = min(batch_size or automatic_batch_size(), n_episodes)
     results: list[EpisodeResult] = []
@@ -200,10 +197,13 @@ def built(env_config: EnvConfig, count: int) -> Iterator[list[gymnasium.Env]]:
 
 @contextmanager
 def undisturbed_randomness() -> Iterator[None]:
-    """Outside, torch draws as if nothing had been drawn inside."""
+    """Outside, Python, NumPy and torch draw as if nothing had been drawn inside."""
+    python, numpy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
 def half_precision(policy: PreTrainedPolicy) -> Any:

@@ -3,14 +3,12 @@
 Neither moves the run's random numbers: a run with evaluations takes the same steps as one without.
 """
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 
-from lerobot.evaluation.rollout import evaluate
+from lerobot.evaluation.progress import EpisodeProgress
+from lerobot.evaluation.rollout import evaluate, undisturbed_randomness
+from lerobot.training.checkpoint import step_name
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.run import Run
 
@@ -22,7 +20,7 @@ def validation_loss(run: Run) -> float:
         chosen = np.linspace(0, len(frames) - 1, run.cfg.max_eval_samples).round().astype(int)
         frames = [frames[i] for i in chosen]
     meter, size = Meter(), run.cfg.batch_size
-    with undisturbed_randomness(), torch.no_grad():
+    with run.untimed(), undisturbed_randomness(), torch.no_grad():
         run.policy.eval()
         for start in range(0, len(frames), size):
             part = frames[start : start + size]
@@ -39,30 +37,23 @@ def evaluate_in_env(run: Run) -> Row:
     row: Row = {}
     if run.world.is_main:
         assert run.cfg.env is not None
-        with undisturbed_randomness():
+        how_many = run.cfg.eval.n_episodes
+        with run.untimed():
             result = evaluate(
                 run.policy,
                 run.processors,
                 run.cfg.env,
-                n_episodes=run.cfg.eval.n_episodes,
+                n_episodes=how_many,
                 batch_size=run.cfg.eval.batch_size,
                 seed=run.cfg.seed,
                 max_videos=min(4, run.cfg.eval.max_videos),
-                video_folder=run.output_dir / "eval" / f"videos_step_{run.step:06d}",
+                video_folder=run.output_dir / "eval" / f"videos_step_{step_name(run.step, run.cfg.steps)}",
+                rename_map=run.cfg.rename_map,
+                task=run.cfg.task,
+                progress=EpisodeProgress(how_many, title="evaluating", console=run.console.console),
             )
         run.last_evaluation = result
         overall = result.overall
         row = {f"eval/{name}": overall[name] for name in ("success_rate", "avg_sum_reward", "avg_max_reward")}
     run.world.wait()
     return row
-
-
-@contextmanager
-def undisturbed_randomness() -> Iterator[None]:
-    """Python's, NumPy's and torch's generators are afterwards as they were before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=cuda):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
