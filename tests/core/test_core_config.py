@@ -84,7 +84,6 @@ def given(**values: Any) -> Everything:
         ("is_on", "True", True),
         ("is_on", "yes", True),
         ("is_on", "off", False),
-        ("is_on", 0, False),
         ("folder", "None", None),
         ("folder", "null", None),
         ("folder", "a/b", Path("a/b")),
@@ -233,3 +232,7 @@ def test_what_post_init_refuses_keeps_its_kind():
         decode(Picky, {"size": 0}, where="part")
     with pytest.raises(CheckpointError, match="negative"):
         decode(Picky, {"size": -1})
+
+
+def test_files_of_other_installations_write_switches_as_numbers():
+    assert decode(Everything, {"is_on": 1}).is_on is True
