@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
-from typing import Any
+
+from lerobot.core.lazy import forward
 
 # Old module (a pattern for its whole name) -> ours. The first match wins.
 MOVED: tuple[tuple[str, str], ...] = (
@@ -103,9 +104,4 @@ class _EmptiedPackage(importlib.abc.Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        def forward(name: str) -> Any:
-            if name not in self.attributes:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            return getattr(importlib.import_module(self.attributes[name]), name)
-
-        module.__getattr__ = forward  # type: ignore[method-assign]
+        module.__getattr__ = forward(module.__name__, self.attributes)  # type: ignore[method-assign]

@@ -1,18 +1,14 @@
 """Robot demonstrations on disk: LeRobot's dataset format v3.0, read and written."""
 
-import importlib
-from typing import Any
+from lerobot.core.lazy import forward
 
-_LAZY = {
-    "LeRobotDataset": "lerobot.datasets.dataset",
-    "LeRobotDatasetMetadata": "lerobot.datasets.metadata",
-    "EpisodeAwareSampler": "lerobot.datasets.sampler",
-    "resolve_delta_timestamps": "lerobot.datasets.delta",
-    "aggregate_stats": "lerobot.datasets.stats",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = forward(
+    __name__,
+    {
+        "LeRobotDataset": "lerobot.datasets.dataset",
+        "LeRobotDatasetMetadata": "lerobot.datasets.metadata",
+        "EpisodeAwareSampler": "lerobot.datasets.sampler",
+        "resolve_delta_timestamps": "lerobot.datasets.delta",
+        "aggregate_stats": "lerobot.datasets.stats",
+    },
+)
