@@ -212,7 +212,8 @@ def test_no_dataset_there(blind, tmp_path):
 def test_an_environment_that_is_not_installed(tmp_path, monkeypatch):
     env = PushTEnvConfig(obs_type="environment_state_agent_pos")
     run = save_policy(tmp_path / "run", env)
-    monkeypatch.setitem(sys.modules, "gym_pusht", None)  # as good as not installed
+    for name in ("gym_pusht", "gym_pusht.envs", "gym_pusht.envs.pusht"):
+        monkeypatch.setitem(sys.modules, name, None)  # as good as not installed, whoever imported it before
     with pytest.raises(MissingExtraError, match=r"pip install 'lerobot\[pusht\]'"):
         wrong(f"--policy.path={run}", "--env.type=pusht", f"--env.obs_type={env.obs_type}")
 
