@@ -99,14 +99,28 @@ def decode(
             raise ConfigError(unknown_key(cls, key, where=where, tree=tree))
     absent = [n for n, f in fields.items() if n not in values and default_of(f) is dataclasses.MISSING]
     if absent:
-        flags = ", ".join(f"--{where}.{name}" if where else f"--{name}" for name in absent)
-        raise ConfigError(f"{flags} must be given.")
+        flags = [f for n in absent for f in required_flags(f"{where}.{n}" if where else n, hints[n])]
+        raise ConfigError(f"{', '.join(flags)} must be given.")
     try:
         return cls(**values)
     except LeRobotError:
         raise
     except (ValueError, TypeError) as error:  # what a __post_init__ refuses
         raise ConfigError(f"{where or cls.__name__}: {error}") from error
+
+
+def required_flags(name: str, hint: Any) -> list[str]:
+    """The flags without which a field has no value: its own, or those its section cannot do without."""
+    section = section_class(hint)
+    if section is None:
+        return [f"--{name}"]
+    if is_family(section):
+        return [f"--{name}.type"]
+    hints = type_hints(section)
+    fields = [f for f in fields_of(section) if f.init and default_of(f) is dataclasses.MISSING]
+    return [flag for f in fields for flag in required_flags(f"{name}.{f.name}", hints[f.name])] or [
+        f"--{name}"
+    ]
 
 
 def member_of(family: Any, tree: Mapping[str, Any], where: str) -> type:

@@ -1,6 +1,6 @@
 """How many processes train together, which of them this is, and on which device it computes.
 
-    torchrun --nproc_per_node=2 -m lerobot.scripts.train ...       sets RANK, WORLD_SIZE, LOCAL_RANK
+torchrun --nproc_per_node=2 -m lerobot.scripts.train ...       sets RANK, WORLD_SIZE, LOCAL_RANK
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from lerobot.core.errors import DeviceError
 
@@ -46,13 +46,13 @@ class World:
             module, device_ids=ids, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The average of a tensor over all processes."""
+    def mean_of(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Each number averaged over all processes, which must bring the same names."""
         if self.size == 1:
-            return value
-        value = value.clone()
-        dist.all_reduce(value)
-        return value / self.size
+            return numbers
+        values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(values)
+        return dict(zip(numbers, (values / self.size).tolist(), strict=True))
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in order."""

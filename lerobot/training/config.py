@@ -4,7 +4,7 @@ Keys, order and defaults are those of LeRobot's train_config.json; fields made w
 are written only when they are set, so that other installations can read the file.
 """
 
-import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
 
+logger = logging.getLogger(__name__)
 Tree = dict[str, Any]
 
 
@@ -158,6 +159,10 @@ def complete(file: Tree, flags: Tree) -> Tree:
     """One tree from file and flags, with the checkpoint's config, resumed run and presets filled in."""
     flags = dict(flags)
     config_path = flags.pop("config_path", None)
+    if (
+        config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE
+    ):  # written by a run, not a person
+        file = without_unknown(file, source=str(config_path))
     if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
         file, flags = _resumed(file, flags, config_path)
     tree = merge(file, flags)
@@ -182,8 +187,9 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
             folder = locate(str(output_dir))
         except CheckpointError as error:
             raise ConfigError(f"--resume=true: {output_dir} holds no checkpoint to continue from.") from error
-        saved = apply_aliases(read_file(folder / keys.TRAIN_CONFIG_FILE), TRAIN_ALIASES)
-        file = merge(saved, file)
+        path = folder / keys.TRAIN_CONFIG_FILE
+        saved = apply_aliases(read_file(path), TRAIN_ALIASES)
+        file = merge(without_unknown(saved, source=str(path)), file)
     checkpoint = folder.resolve().parent
     flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
     if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
@@ -193,6 +199,16 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
     # The run goes on in its own folder, also when it was moved.
     flags.setdefault("output_dir", str(checkpoint.parent.parent))
     return file, flags
+
+
+def without_unknown(tree: Tree, *, source: str) -> Tree:
+    """The tree of a run's own file without the keys of newer releases, which one warning names."""
+    unknown: Tree = {}
+    config = decode(TrainConfig, tree, unknown=unknown)
+    if not unknown:
+        return tree
+    logger.warning("%s: unknown keys are not used: %s", source, ", ".join(unknown))
+    return encode(config)
 
 
 def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
@@ -246,5 +262,6 @@ def _choose_schedule(tree: Tree) -> None:
 
 def load_train_config(path: Path) -> TrainConfig:
     """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
-    tree = apply_aliases(json.loads(path.read_text(encoding="utf-8")), TRAIN_ALIASES)
-    return decode(TrainConfig, tree, unknown={})
+    return decode(
+        TrainConfig, without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
+    )

@@ -8,10 +8,9 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from lerobot.core import hub
-from lerobot.core.errors import (
-    ConfigError,
-    FeatureMismatchError,
-    TrainingError,
-)
-from lerobot.core.types import FeatureType, policy_features
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler
 from lerobot.distributed.world import World
+from lerobot.evaluation.fit import fitting_names
 from lerobot.policies.build import make_policy, make_pre_post_processors
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
+from lerobot.training.checks import (
+    check_finite,
+    check_flags,
+    check_publishing,
+    check_tracking,
+    choose_output_dir,
+    make_output_dir,
+)
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, to_device
@@ -109,13 +110,20 @@ class Run:
         dtype = half_precision(self.cfg, self.world.device)
         return torch.autocast(self.world.device.type, dtype=dtype) if dtype is not None else nullcontext()
 
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """What happens inside is not counted as training time."""
+        before_s = time.perf_counter()
+        yield
+        self.logged_at_s += time.perf_counter() - before_s
+
     def log(self, more: Row | None = None) -> None:
         """Write one row of the meter's means (or only `more`) to every sink."""
         row: Row = {"step": self.step}
         if more is None:
             now_s = time.perf_counter()
             elapsed_s, self.logged_at_s = now_s - self.logged_at_s, now_s
-            means = self.meter.read()
+            means = self.world.mean_of(self.meter.read())
             check_finite(means, step=self.step)
             micro = self.cfg.gradient_accumulation_steps
             batches = micro * self.cfg.batch_size * self.world.size
@@ -139,7 +147,7 @@ class Run:
         self.loader.first_batch = self.step * self.cfg.gradient_accumulation_steps
         self.console.first_step = self.step
         if self.world.is_main:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
 
     def close(self) -> None:
@@ -163,9 +171,12 @@ def start(cfg: TrainConfig, world: World) -> Run:
     meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
     check_flags(cfg, meta)
     check_publishing(cfg)
+    check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
     dataset = open_dataset(cfg, meta)
     processors = build_processors(cfg, meta)
+    if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
+        fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
     train_episodes, held_out_episodes = split_episodes(dataset, share=cfg.dataset.eval_split)
     sampler = EpisodeAwareSampler(
         dataset.meta.episodes["dataset_from_index"],
@@ -209,35 +220,6 @@ def start(cfg: TrainConfig, world: World) -> Run:
     )
 
 
-def check_finite(means: dict[str, float], *, step: int) -> None:
-    """Stop a run whose loss is no longer a number.
-
-    Raises:
-        TrainingError: it is not.
-    """
-    if not math.isfinite(means.get("loss", 0.0)):
-        raise TrainingError(
-            f"The loss became {means['loss']} before step {step}. The last checkpoint is unharmed. Try a "
-            "lower --policy.optimizer_lr, a smaller --optimizer.grad_clip_norm, or look for NaN in the data."
-        )
-
-
-def choose_output_dir(cfg: TrainConfig) -> Path:
-    """The run's folder.
-
-    Raises:
-        ConfigError: it exists and the run is not a resumed one.
-    """
-    now = datetime.now().astimezone()
-    folder = cfg.output_dir or Path("outputs/train") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{cfg.name}"
-    if folder.exists() and not cfg.resume and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            f"--output_dir={folder} exists already. Give another folder, or continue that run: "
-            f"lerobot-train --resume=true --output_dir={folder}"
-        )
-    return folder
-
-
 def seed_everything(seed: int | None, *, rank: int = 0) -> None:
     """Seed Python, NumPy and torch; every process draws other numbers."""
     if seed is None:
@@ -245,46 +227,6 @@ def seed_everything(seed: int | None, *, rank: int = 0) -> None:
     random.seed(seed + rank)
     np.random.seed((seed + rank) % 2**32)
     torch.manual_seed(seed + rank)
-
-
-def check_flags(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> None:
-    """Check the flags that speak of the dataset's features against it.
-
-    Raises:
-        FeatureMismatchError: a flag contradicts the dataset.
-    """
-    features = {cfg.rename_map.get(name, name): f for name, f in policy_features(meta.features).items()}
-    size = sum(f.shape[0] for f in features.values() if f.type is FeatureType.ACTION)
-    if cfg.action_dim is not None and cfg.action_dim != size:
-        raise FeatureMismatchError(
-            f"--policy.action_dim={cfg.action_dim}: the dataset's actions have size {size}."
-        )
-    cameras = {name: f for name, f in features.items() if f.type is FeatureType.VISUAL}
-    for name, shape in cfg.input_shapes.items():
-        if name not in cameras or len(shape) != 3 or shape[0] != cameras[name].shape[0]:
-            known = ", ".join(f"{n} {list(f.shape)}" for n, f in cameras.items())
-            raise FeatureMismatchError(
-                f"--policy.input_shapes.{name}={list(shape)}: expected [C, H, W] of a camera. "
-                f"Cameras: {known or 'none'}."
-            )
-
-
-def check_publishing(cfg: TrainConfig) -> None:
-    """Fail now, not after the last step, when the policy is to be uploaded and cannot be.
-
-    Raises:
-        ConfigError: no network is allowed, or nobody is logged in.
-    """
-    if cfg.policy is None or not cfg.policy.push_to_hub:
-        return
-    problem = (
-        "HF_HUB_OFFLINE is set" if hub.is_offline() else None if hub.has_token() else "nobody is logged in"
-    )
-    if problem:
-        raise ConfigError(
-            f"The policy is to be published as {cfg.policy.repo_id}, but {problem}. Type: hf auth login, "
-            "or leave it on this machine with --policy.push_to_hub=false."
-        )
 
 
 def open_dataset(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> LeRobotDataset:

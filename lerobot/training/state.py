@@ -6,11 +6,17 @@ from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.optim.rng import take_rng
 from lerobot.training import checkpoint
+from lerobot.training.checks import check_weights
 from lerobot.training.run import Run
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write the run's checkpoint; every process enters, the first one writes."""
+    """Write the run's checkpoint; every process enters, the first one writes.
+
+    Raises:
+        TrainingError: its weights are no longer numbers.
+    """
+    check_weights(run.policy, step=run.step)
     rng = run.world.gather(take_rng())
     if run.world.is_main:
         cfg = run.cfg

@@ -23,14 +23,14 @@ TINY_ACT = [
 ]
 
 
-def features(*, camera: bool = True, action: bool = True) -> dict:
+def features(*, camera: bool = True, action: bool = True, size: int = 32) -> dict:
     joints = {"dtype": "float32", "shape": [3], "names": ["pan.pos", "lift.pos", "gripper.pos"]}
     table = {"observation.state": joints}
     if action:
         table["action"] = dict(joints)
     if camera:
         names = ["height", "width", "channels"]
-        table["observation.images.top"] = {"dtype": "video", "shape": [32, 32, 3], "names": names}
+        table["observation.images.top"] = {"dtype": "video", "shape": [size, size, 3], "names": names}
     return table
 
 
@@ -45,7 +45,8 @@ def make_dataset(root, *, episodes: int = 3, **how):
             if "action" in table:
                 frame["action"] = state * 2
             if "observation.images.top" in table:
-                frame["observation.images.top"] = noise.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                shape = table["observation.images.top"]["shape"]
+                frame["observation.images.top"] = noise.integers(0, 255, shape, dtype=np.uint8)
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()

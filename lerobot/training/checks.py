@@ -1,0 +1,130 @@
+"""What is checked before the first step of a run, and before its numbers are believed."""
+
+import math
+import os
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lerobot.core import hub, keys
+from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
+from lerobot.core.optional import require
+from lerobot.core.types import FeatureType, policy_features
+from lerobot.datasets.metadata import LeRobotDatasetMetadata
+from lerobot.training.config import TrainConfig
+
+
+def choose_output_dir(cfg: TrainConfig) -> Path:
+    """The run's folder.
+
+    Raises:
+        ConfigError: it cannot be one, or it exists and the run is not a resumed one.
+    """
+    now = datetime.now().astimezone()
+    folder = cfg.output_dir or Path("outputs/train") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{cfg.name}"
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--output_dir={folder}: {there} is a file. Give a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output_dir={folder}: you may not write in {there}. Give another folder.")
+    if cfg.resume or there != folder or not any(folder.iterdir()):
+        return folder
+    if any((folder / keys.CHECKPOINTS_FOLDER).glob("*")):
+        raise ConfigError(
+            f"--output_dir={folder} exists already. Give another folder, or continue that run: "
+            f"lerobot-train --resume=true --output_dir={folder}"
+        )
+    raise ConfigError(
+        f"--output_dir={folder} exists already and holds no checkpoint to continue from. Give another "
+        "folder, or delete this one."
+    )
+
+
+def make_output_dir(folder: Path) -> None:
+    """Make the run's folder.
+
+    Raises:
+        ConfigError: the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output_dir={folder} cannot be made: {error.strerror}. Give another.") from error
+
+
+def check_flags(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> None:
+    """Check the flags that speak of the dataset's features against it.
+
+    Raises:
+        FeatureMismatchError: a flag contradicts the dataset.
+    """
+    features = {cfg.rename_map.get(name, name): f for name, f in policy_features(meta.features).items()}
+    size = sum(f.shape[0] for f in features.values() if f.type is FeatureType.ACTION)
+    if cfg.action_dim is not None and cfg.action_dim != size:
+        raise FeatureMismatchError(
+            f"--policy.action_dim={cfg.action_dim}: the dataset's actions have size {size}."
+        )
+    cameras = {name: f for name, f in features.items() if f.type is FeatureType.VISUAL}
+    for name, shape in cfg.input_shapes.items():
+        if name not in cameras or len(shape) != 3 or shape[0] != cameras[name].shape[0]:
+            known = ", ".join(f"{n} {list(f.shape)}" for n, f in cameras.items())
+            raise FeatureMismatchError(
+                f"--policy.input_shapes.{name}={list(shape)}: expected [C, H, W] of a camera. "
+                f"Cameras: {known or 'none'}."
+            )
+
+
+def check_publishing(cfg: TrainConfig) -> None:
+    """Fail now, not after the last step, when the policy is to be uploaded and cannot be.
+
+    Raises:
+        ConfigError: no network is allowed, or nobody is logged in.
+    """
+    if cfg.policy is None or not cfg.policy.push_to_hub:
+        return
+    problem = (
+        "HF_HUB_OFFLINE is set" if hub.is_offline() else None if hub.has_token() else "nobody is logged in"
+    )
+    if problem:
+        raise ConfigError(
+            f"The policy is to be published as {cfg.policy.repo_id}, but {problem}. Type: hf auth login, "
+            "or leave it on this machine with --policy.push_to_hub=false."
+        )
+
+
+def check_tracking(cfg: TrainConfig) -> None:
+    """Fail now, not with half a run on disk, when Weights & Biases was asked for and is not installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if cfg.wandb.enable:
+        require("wandb", extra="wandb")
+
+
+def check_finite(means: dict[str, float], *, step: int) -> None:
+    """Stop a run whose loss is no longer a number.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    if not math.isfinite(means.get("loss", 0.0)):
+        raise TrainingError(f"The loss became {means['loss']} before step {step}. {WHAT_TO_TRY}")
+
+
+def check_weights(model: nn.Module, *, step: int) -> None:
+    """Stop a run before it saves weights that are no longer numbers.
+
+    Raises:
+        TrainingError: some are not.
+    """
+    if not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
+        raise TrainingError(f"The weights became NaN or infinite before step {step}. {WHAT_TO_TRY}")
+
+
+WHAT_TO_TRY = (
+    "What was saved before is unharmed. Try a lower --policy.optimizer_lr, a smaller "
+    "--optimizer.grad_clip_norm, or look for NaN in the data."
+)
