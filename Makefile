@@ -22,7 +22,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt | $(RUN)
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip >/dev/null
 	@echo "Installing lerobot[$(EXTRAS)] into $(VENV) (about a minute the first time) ..."
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(RUN) -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]'
 	@bash .ci/renderer.sh $(RUN)
 	@touch $@
 
