@@ -1,7 +1,7 @@
 """Train a policy on a dataset.
 
-    lerobot-train --dataset.repo_id=me/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
-    lerobot-train --output_dir=outputs/train/act_pick --resume=true
+lerobot-train --dataset.repo_id=me/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
+lerobot-train --output_dir=outputs/train/act_pick --resume=true
 """
 
 from collections.abc import Sequence

@@ -40,6 +40,7 @@ def make_batch(config: ACTConfig, size: int = 3) -> dict:
         ({"feedforward_activation": "glu"}, "halves the width"),
         ({"feedforward_activation": "silu"}, "relu or gelu"),
         ({"dim_model": 510}, "multiple of n_heads"),
+        ({"n_heads": 0}, "--policy.n_heads=0: expected at least 1"),
     ],
 )
 def test_what_cannot_work_is_refused(changes, said):

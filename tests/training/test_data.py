@@ -1,4 +1,4 @@
-"""The loader: the order never depends on threads, processes share an epoch, a position follows from its number."""
+"""The loader: order never depends on threads, processes share an epoch, a position follows from a number."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Twenty steps of ACT that another implementation recorded: the same frames, batches, losses, gradients, weights."""
+"""Twenty steps of ACT recorded elsewhere: equal frames, batches, losses, gradients, weights."""
 
 import json
 import shutil
@@ -77,7 +77,9 @@ def test_the_same_losses_gradients_and_weights(run, recorded_batches, monkeypatc
         rows.append(run.meter.read())
     for name, key in (("losses", "loss"), ("grad_norms", "grad_norm"), ("learning_rates", "lr")):
         got = torch.tensor([row[key] for row in rows])
-        torch.testing.assert_close(got, torch.tensor(RECORDED[name]), rtol=RECORDED["tolerance"]["rtol"], atol=1e-6)
+        torch.testing.assert_close(
+            got, torch.tensor(RECORDED[name]), rtol=RECORDED["tolerance"]["rtol"], atol=1e-6
+        )
     norms = {name: tensor.double().norm().item() for name, tensor in run.policy.state_dict().items()}
     want = RECORDED["final_l2_norms"]
     assert norms.keys() == want.keys()

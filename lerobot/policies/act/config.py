@@ -56,6 +56,9 @@ class ACTConfig(PreTrainedConfig):
             ConfigError: a combination that cannot work; the message names the flags.
         """
         super().__post_init__()
+        for name in ("chunk_size", "n_action_steps", "dim_model", "n_heads", "dim_feedforward", "latent_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--policy.{name}={getattr(self, name)}: expected at least 1.")
         if self.n_obs_steps != 1:
             raise ConfigError(f"ACT looks at one observation; n_obs_steps={self.n_obs_steps} must be 1.")
         if not self.vision_backbone.startswith("resnet"):
