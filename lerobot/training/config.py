@@ -91,7 +91,6 @@ class TrainConfig:
     sample_weighting: dict[str, Any] | None = None  # not available yet
     rename_map: dict[str, str] = field(default_factory=dict)  # dataset's key: policy's key
     checkpoint_path: str | None = None  # set when a run is resumed: the checkpoint it continues from
-    config_path: str | None = extra(None)  # the file this config was read from
     task: str | None = extra(None)  # task text that replaces the dataset's on every item
     num_epochs: int | None = extra(None)  # train for so many passes over the data instead of `steps`
     action_dim: int | None = extra(None)  # checked against the dataset's action size
@@ -229,8 +228,9 @@ def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
             chosen = {
                 key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value
             }
-        given = merge(chosen if isinstance(chosen, dict) else {}, _section(flags.get(section)))
-        tree[section] = merge(preset, given) or None
+        for given in (_section(chosen), _section(flags.get(section))):
+            preset = merge({section: preset}, {section: given})[section]  # another type replaces it whole
+        tree[section] = preset or None
     _choose_schedule(tree)
 
 
