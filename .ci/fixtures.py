@@ -15,10 +15,11 @@ from pathlib import Path
 PARTS = ["datasets/v30", "stats", "sampler", "normalize", "optim", "policies/act", "policies/legacy_act"]
 
 # Beginnings of names of checks -> what the complaint says while their part is not built.
-NOT_BUILT = {
-    "optim/preset/": "policy type",  # presets of policies that have no folder yet
-    "datasets/v30_tools/": "lerobot.datasets.edit",  # deleting, splitting and merging episodes
-}
+NOT_BUILT = {"optim/preset/": "policy type"}  # presets of policies that have no folder yet
+
+# Beginning of names, where -> the recording's own error. Image spreads were recorded by float32 sums over all
+# pixels, up to 5e-5 from the exact value; ours are computed in float64, within 1e-8 of it.
+MORE_EXACT = {("stats/episode_", "at observation.images.cam/std"): 5e-5}
 
 
 def main(fixtures: Path) -> int:
@@ -31,12 +32,22 @@ def main(fixtures: Path) -> int:
             print(f"the comparison itself broke (exit status {done.returncode})")
             return 1
         checks = json.loads(answers.read_text(encoding="utf-8"))["checks"]
-    wrong = [check for check in checks if check["status"] == "FAIL" or is_missing(check)]
+    wrong = [check for check in checks if is_wrong(check) or is_missing(check)]
     passed = sum(check["status"] == "PASS" for check in checks)
     print(f"fixtures: {passed} equal, {len(wrong)} wrong")
     for check in wrong:
         print(f"  {check['status']} {check['name']}  {check['text']}")
     return 1 if wrong or not passed else 0
+
+
+def is_wrong(check: dict) -> bool:
+    """Whether something differs by more than the recording's own error."""
+    is_number = check["text"].startswith("max_err=")  # no complaint about shapes or missing keys before it
+    own_error = max(
+        (e for (name, at), e in MORE_EXACT.items() if check["name"].startswith(name) and at in check["text"]),
+        default=0.0,
+    )
+    return check["status"] == "FAIL" and not (is_number and check["max_err"] <= own_error)
 
 
 def is_missing(check: dict) -> bool:
