@@ -44,6 +44,8 @@ class PreTrainedConfig(
 
     # Whether states and actions of any size, any image size and absent cameras fit (padded, resized, masked).
     is_shape_free: ClassVar[bool] = False
+    # Last frames of each episode that are not trained on.
+    drop_n_last_frames: ClassVar[int] = 0
 
     n_obs_steps: int = 1  # observations the policy looks at, the current one included
     input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # empty: those of the dataset

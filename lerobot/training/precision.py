@@ -1,4 +1,4 @@
-"""Which numbers to compute with: float32, or half precision where the device has it."""
+"""Which numbers and kernels to compute with: float32, or half precision where the device has it."""
 
 import logging
 
@@ -38,3 +38,12 @@ def half_precision(cfg: TrainConfig, device: torch.device) -> torch.dtype | None
         return torch.float16
     logger.warning("Half precision was asked for; %s does not have it, computing in float32.", device.type)
     return None
+
+
+def choose_kernels(device: torch.device, *, is_deterministic: bool) -> None:
+    """On CUDA: TF32 for matrix products, and the fastest convolutions, or those that repeat bit for bit."""
+    if device.type != "cuda":
+        return
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = not is_deterministic
+    torch.backends.cudnn.deterministic = is_deterministic

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lerobot.core.errors import ConfigError
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -40,7 +41,7 @@ from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, to_device
 from lerobot.training.metrics import Meter, Row
-from lerobot.training.precision import half_precision
+from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.split import frames_of, split_episodes
 from lerobot.training.tracking import Sink, open_sinks
 
@@ -164,10 +165,10 @@ def start(cfg: TrainConfig, world: World) -> Run:
     """
     assert cfg.policy is not None
     output_dir = choose_output_dir(cfg)
-    cfg.policy.push_to_hub &= (
-        cfg.policy.repo_id is not None
-    )  # other installations refuse the one without the other
+    if cfg.policy.repo_id is None:
+        cfg.policy.push_to_hub = False  # other installations refuse a file with the one and not the other
     seed_everything(cfg.seed, rank=world.rank)
+    choose_kernels(world.device, is_deterministic=cfg.cudnn_deterministic)
     meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
     check_flags(cfg, meta)
     check_publishing(cfg)
@@ -182,7 +183,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         dataset.meta.episodes["dataset_from_index"],
         dataset.meta.episodes["dataset_to_index"],
         episode_indices_to_use=train_episodes,
-        drop_n_last_frames=getattr(cfg.policy, "drop_n_last_frames", 0),
+        drop_n_last_frames=cfg.policy.drop_n_last_frames,
         shuffle=True,
         seed=cfg.seed or 0,
         absolute_to_relative_idx=dataset.absolute_to_relative_idx,
@@ -199,8 +200,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=len(sampler), num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
-    optimizer_cfg = cfg.optimizer or cfg.policy.get_optimizer_preset()
-    optimizer = optimizer_cfg.build(policy.get_optim_params())
+    optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
         cfg=cfg,
@@ -212,7 +212,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         model=world.wrap(policy),
         optimizer=optimizer,
         scheduler=scheduler,
-        grad_clip_norm=optimizer_cfg.grad_clip_norm,
+        grad_clip_norm=grad_clip_norm,
         loader=loader,
         held_out=frames_of(dataset, held_out_episodes),
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
@@ -242,6 +242,22 @@ def open_dataset(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> LeRobotDatas
         return_uint8=True,
         depth_output_unit=cfg.dataset.depth_output_unit,
     )
+
+
+def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.optim.Optimizer, float]:
+    """The optimizer of the policy's parameters, and the gradient norm it clips at.
+
+    Raises:
+        ConfigError: the config describes several optimizers.
+    """
+    settings = cfg.optimizer or policy.config.get_optimizer_preset()
+    optimizer = settings.build(policy.get_optim_params())
+    if isinstance(optimizer, dict):
+        raise ConfigError(
+            f"--optimizer.type={settings.type} makes several optimizers, and this loop steps one. "
+            f"Leave it out to get the preset of {policy.config.type}."
+        )
+    return optimizer, settings.grad_clip_norm
 
 
 def build_processors(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> Pair:
