@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def guides_hub():
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory, guides_hub) -> Place:
+def place(tmp_path_factory, guides_hub):
     base = tmp_path_factory.mktemp("guides")
     home = base / "home"
     top = "observation.images.top"
@@ -148,4 +149,5 @@ def place(tmp_path_factory, guides_hub) -> Place:
         "WANDB_SILENT": "true",
         "PYTHONIOENCODING": "utf-8",
     }
-    return Place(base / "work", env)
+    yield Place(base / "work", env)
+    shutil.rmtree(base)  # full-size checkpoints: two gigabytes
