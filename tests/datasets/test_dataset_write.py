@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from lerobot.core.errors import ConfigError, DatasetError, FrameError
 from lerobot.datasets import LeRobotDataset
-from lerobot.datasets.config import RGBEncoderConfig
+from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig
+from lerobot.datasets.encoder import encode_frames
 from tests.fakes import dataset as made
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -281,6 +283,16 @@ def test_metres_and_millimetres_are_not_mixed(tmp_path):
     dataset.finalize()
     assert dataset.meta.features[name]["info"]["depth_unit"] == "m"
     assert np.abs(dataset[0][name][0].numpy() - made.depth(0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7])
+def test_hevc_clips_of_any_length_have_decoding_times(tmp_path, num_frames):
+    levels = [np.full((16, 24), 100 * k, np.uint16) for k in range(num_frames)]
+    encode_frames(levels, tmp_path / "a.mp4", fps=10, config=DepthEncoderConfig(g=30))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        times = [(packet.pts, packet.dts) for packet in container.demux(video=0) if packet.size]
+    assert len(times) == num_frames
+    assert all(pts == dts for pts, dts in times)
 
 
 def test_encoder_settings_are_checked():
