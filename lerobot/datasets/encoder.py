@@ -207,8 +207,8 @@ def codec_options(config: VideoEncoderConfig, codec: str, threads: int | None = 
     chosen = {key: str(value) for key, value in options.items() if value is not None}
     if codec == "libx265":
         extra = {k: str(v) for k, v in config.extra_options.items()}
-        # No pictures that wait for later ones: in clips shorter than that wait, x265 leaves decoding times unset,
-        # and the file is refused or wrong. What the user says comes later and wins.
+        # No pictures that wait for later ones: in clips shorter than that wait, x265 leaves decoding times
+        # unset, and the file is refused or wrong. What the user says comes later and wins.
         words = ["bframes=0", extra.pop("x265-params", ""), "log-level=error"]
         return extra | chosen | {"x265-params": ":".join(filter(None, words))}
     return {key: str(value) for key, value in config.extra_options.items()} | chosen
