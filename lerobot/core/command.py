@@ -22,7 +22,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             function(*args, **kwargs)
         except LeRobotError as error:
             logging.getLogger(function.__module__).debug("where it came from:", exc_info=True)
-            print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+            if os.environ.get("RANK", "0") == "0":  # of several processes that fail alike one speaks
+                print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
             raise SystemExit(error.exit_status) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
