@@ -62,10 +62,12 @@ class World:
         dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in at least one process."""
+    def any(self, flag: bool, *, is_vote: bool = True) -> bool:
+        """Whether the flag is set in at least one process; several processes only find out in a vote."""
         if self.size == 1:
             return flag
+        if not is_vote:
+            return False
         votes = torch.tensor(int(flag), device=self.device)
         dist.all_reduce(votes)
         return bool(votes.item())

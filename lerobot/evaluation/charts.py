@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 460, 220  # of a chart, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 32  # margins
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 26, 32  # margins
 MAX_POINTS = 400  # of a line; more are averaged in groups
 NUM_TICKS = 4
 COLOURS = ("#2563eb", "#e07b00", "#15803d", "#9333ea")  # of the lines, in turn
@@ -38,16 +38,27 @@ class Line:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], *, x_label: str = "", y_range: tuple[float, float] | None = None
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str = "",
+    y_range: tuple[float, float] | None = None,
+    is_log: bool = False,
 ) -> str:
-    """A chart of the lines, or an empty text when none has a point; `y_range` widens the vertical axis."""
+    """A chart of the lines, or an empty text when none has a point.
+
+    Args:
+        y_range: widens the vertical axis.
+        is_log: logarithmic vertical axis; points that are not positive are left out.
+    """
     drawn = [(i, line.name, line.points()) for i, line in enumerate(lines)]
+    drawn = [(i, name, points[points[:, 1] > 0] if is_log else points) for i, name, points in drawn]
     drawn = [item for item in drawn if len(item[2])]
     if not drawn:
         return ""
     every = np.concatenate([points for _, _, points in drawn])
     x_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
-    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP)
+    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP, is_log=is_log)
     parts = [_text(title, LEFT, 14, kind="title", anchor="start", fill=INK)]
     for value in y_axis.ticks:
         y = y_axis.place(value)
@@ -115,20 +126,28 @@ class _Axis:
     high: float
     first: float
     last: float
+    is_log: bool = False  # low and high are then powers of ten
 
     @classmethod
-    def of(cls, values: np.ndarray, first: float, last: float) -> "_Axis":
+    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "_Axis":
+        values = np.log10(values) if is_log else values
         low, high = float(values.min()), float(values.max())
         spread = (high - low) or abs(high) or 1.0
         pad = 0.0 if high > low else spread / 2
-        return cls(low - pad, high + pad, first, last)
+        return cls(low - pad, high + pad, first, last, is_log)
 
     def place(self, value: float) -> float:
+        value = math.log10(value) if self.is_log else value
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 
     @property
     def ticks(self) -> list[float]:
         """Round values inside the axis, about NUM_TICKS of them."""
+        if self.is_log:
+            powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+            within = [m * 10.0**k for k in powers for m in (1, 2, 5)]
+            within = [value for value in within if self.low <= math.log10(value) <= self.high]
+            return within[:: max(1, round(len(within) / NUM_TICKS))]
         rough = (self.high - self.low) / NUM_TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)

@@ -21,11 +21,13 @@ INFO_FILE = "eval_info.json"
 REPORT_FILE = "report.html"
 EMBEDDED_MB = 12.0  # of videos inside the page; more are played from the files beside it
 METRIC_CHARTS = {  # title -> columns of metrics.jsonl
-    "loss": ("loss", "l1_loss", "kld_loss", "eval/loss"),
+    "loss": ("loss", "l1_loss", "eval/loss"),
+    "KL divergence": ("kld_loss",),
     "success rate in simulation": ("eval/success_rate",),
     "learning rate": ("lr",),
     "gradient norm": ("grad_norm",),
 }
+LOG_CHARTS = ("loss", "KL divergence", "gradient norm")  # they fall by orders of magnitude
 
 
 def write_report(
@@ -173,7 +175,8 @@ def training_parts(rows: list[dict[str, Any]]) -> list[str]:
             if those
         ]
         y_range = (0.0, 1.0) if "rate in" in title else None
-        charts.append(line_chart(title, lines, x_label="step", y_range=y_range))
+        is_log = title in LOG_CHARTS and all(value > 0 for line in lines for value in line.y)
+        charts.append(line_chart(title, lines, x_label="step", y_range=y_range, is_log=is_log))
     return [page.section("Training", page.grid(charts, is_wide=True))]
 
 

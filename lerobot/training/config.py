@@ -104,6 +104,7 @@ class TrainConfig:
         None
     )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
+    online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:
@@ -128,6 +129,7 @@ class TrainConfig:
             (self.peft is not None, "--peft"),
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
+            (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.streaming, "--dataset.streaming"),
             (self.dataset.image_transforms.enable, "--dataset.image_transforms"),

@@ -23,6 +23,8 @@ from lerobot.training.run import Run, start
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.validation import evaluate_in_env, validation_loss
 
+VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
+
 
 def train(cfg: TrainConfig) -> Path:
     """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
@@ -39,7 +41,7 @@ def train(cfg: TrainConfig) -> Path:
                     update(run, group)
                     run.step += 1
                     run.console.advance(run.step)
-                    stopping = world.any(stop.is_set())
+                    stopping = world.any(stop.is_set(), is_vote=run.due(VOTE_EVERY))
                     if run.due(run.cfg.log_freq) or run.finished:
                         run.log()
                     if run.due(run.cfg.eval_steps):
