@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a header, a live bar on a terminal, plain lines in a log file."""
+"""What a person sees of a training run: a header, lines of metrics, a live bar on a terminal."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ UNITS = ("", "K", "M", "B", "T")
 
 
 class TrainingConsole:
-    """A progress bar on a terminal; one line per log row anywhere else."""
+    """One line per log row; on a terminal a progress bar stays below them."""
 
     def __init__(self, *, first_step: int, last_step: int, is_main: bool = True) -> None:
         self.console = Console(file=sys.stderr, quiet=not is_main, highlight=False, soft_wrap=True)
@@ -54,17 +54,18 @@ class TrainingConsole:
             self.bar.update(self.task, completed=step)
 
     def row(self, row: dict[str, float | int | str]) -> None:
-        """Show one row of metrics."""
+        """Show one row of metrics: a line, and the loss beside the bar."""
         step = int(row["step"])
-        words = [f"step {step}/{self.last_step}"] + [
-            f"{label} {row[k]:{fmt}}" for k, label, fmt in SHOWN if k in row
-        ]
+        words = [f"step {step}/{self.last_step}"]
+        words += [f"{label} {row[key]:{form}}" for key, label, form in SHOWN if key in row]
         if self.is_live and self.task is not None:
-            self.bar.update(self.task, completed=step, note="  ".join(words[1:]))
-            return
-        done = step - self.first_step
-        left_s = (time.perf_counter() - self.started_s) / max(done, 1) * (self.last_step - step)
-        self.say("  ".join([*words, f"{readable_duration(left_s)} left"]))
+            if "loss" in row:
+                self.bar.update(self.task, completed=step, note=f"loss {row['loss']:.4f}")
+        else:
+            done = step - self.first_step
+            left_s = (time.perf_counter() - self.started_s) / max(done, 1) * (self.last_step - step)
+            words.append(f"{readable_duration(left_s)} left")
+        self.say("  ".join(words))
 
     def say(self, text: str) -> None:
         """One line, above the bar."""

@@ -1,9 +1,11 @@
 """The end of a run: a report to look at, the upload that was asked for, and what to type next."""
 
+import shlex
 from pathlib import Path
 
 from lerobot.core import keys
 from lerobot.core.config import encode
+from lerobot.core.flags import flags_of
 from lerobot.evaluation.report import write_report
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.run import Run
@@ -27,14 +29,19 @@ def finish(run: Run) -> Path:
     if run.last_checkpoint is not None:
         folder = run.last_checkpoint / keys.PRETRAINED_FOLDER
         run.console.say(f"checkpoint  {folder}")
-        if run.cfg.env is not None:
-            run.console.say(f"next        lerobot-eval --policy.path={folder} --env.type={run.cfg.env.type}")
-        else:
-            run.console.say(
-                f"next        lerobot-eval --policy.path={folder} --dataset.repo_id={run.cfg.dataset.repo_id}"
-            )
+        run.console.say(f"next        lerobot-eval --policy.path={folder} {_where_to_evaluate(run)}")
     _publish(run)
     return last
+
+
+def _where_to_evaluate(run: Run) -> str:
+    """The flags by which `lerobot-eval` finds the same environment, or else the same dataset."""
+    cfg = run.cfg
+    if cfg.env is not None:
+        changed = [f for f in flags_of(cfg.env, "env.") if f not in flags_of(type(cfg.env)(), "env.")]
+        return shlex.join([f"--env.type={cfg.env.type}", *changed])
+    root = [f"--dataset.root={cfg.dataset.root}"] if cfg.dataset.root else []
+    return shlex.join([f"--dataset.repo_id={cfg.dataset.repo_id}", *root])
 
 
 def _publish(run: Run) -> None:

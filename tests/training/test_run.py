@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from lerobot.datasets import LeRobotDataset
 from lerobot.policies.act.policy import ACTPolicy
+from lerobot.scripts.eval import evaluate
 from lerobot.scripts.train import train
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 
@@ -170,3 +172,11 @@ def test_an_interrupt_saves_and_says_how_to_go_on(flags, tmp_path, number):
         json.loads((tmp_path / "run/checkpoints/last/training_state/training_step.json").read_text())["step"]
     )
     assert train([*command, f"--steps={step + 1}"]).name == f"{step + 1:06d}"
+
+
+def test_the_command_it_suggests_next_works_as_printed(flags, tmp_path, capsys):
+    train(flags(tmp_path / "run", "--steps=1"))
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("next"))
+    words = shlex.split(line)[2:]
+    result = evaluate([*words, "--policy.device=cpu", f"--output_dir={tmp_path / 'eval'}"])
+    assert result.overall["n_frames"] == 36
