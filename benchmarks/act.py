@@ -39,11 +39,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--small_backbone", default=SMALL["vision_backbone"], help="of the second network")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads, batch {args.batch_size}")
     print(f"{'network':24} {'ms per step':>12} {'samples/s':>10} {'ms per chunk':>13}")
     for name, (size, fields) in CASES.items():
+        if fields:
+            fields = {**fields, "vision_backbone": args.small_backbone}
         policy, batch = made_up(size, fields, batch_size=args.batch_size)
         step_s = median_s(lambda p=policy, b=batch: train_step(p, b), args.steps)
         one = {key: value[:1] for key, value in batch.items()}

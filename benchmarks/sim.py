@@ -1,4 +1,4 @@
-"""How fast the simulated SO-101 runs here: control steps, pictures, the expert.
+"""How fast the simulated SO-101 runs here, and how often its expert succeeds.
 
 python benchmarks/sim.py
 MUJOCO_GL=osmesa python benchmarks/sim.py
@@ -16,6 +16,7 @@ from lerobot.sim.geometry import from_radians
 from lerobot.sim.tabletop import HOME
 
 SECONDS = 2.0
+EPISODES = 50
 
 
 def main() -> None:
@@ -25,6 +26,10 @@ def main() -> None:
     home = from_radians(HOME)
     report("control steps/s, joints and poses observed", rate(lambda: env.step(home)))
     report("expert episodes/s, joints and poses observed", rate(lambda: run_episode(env)))
+    for difficulty in ("easy", "medium", "hard"):
+        for noise in (0.0, DEFAULT_NOISE):
+            count = successes(difficulty, noise)
+            print(f"{count:7d}/{EPISODES}  expert episodes succeeded, {difficulty}, noise {noise:g} rad")
     if not gl.has_renderer():
         print(gl.renderer_problem())
         return
@@ -50,14 +55,20 @@ def rate(call: Callable[[], object]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def run_episode(env: SO101TabletopEnv) -> None:
-    """One episode of the expert with the noise used for collecting data."""
-    env.reset()
-    expert = env.make_expert(DEFAULT_NOISE)
-    is_over = False
-    while not is_over:
-        _, _, is_done, is_over_time, _ = env.step(expert.step().executed)
-        is_over = is_done or is_over_time
+def successes(difficulty: str, noise: float) -> int:
+    """How many of the episodes with seeds 0 to EPISODES - 1 the expert solves."""
+    env = SO101EnvConfig(difficulty=difficulty, obs_type="state").build()
+    return sum(run_episode(env, seed=seed, noise=noise) for seed in range(EPISODES))
+
+
+def run_episode(env: SO101TabletopEnv, *, seed: int | None = None, noise: float = DEFAULT_NOISE) -> bool:
+    """Whether the expert succeeds in one episode."""
+    env.reset(seed=seed)
+    expert = env.make_expert(noise)
+    while True:
+        _, _, is_done, is_over_time, info = env.step(expert.step().executed)
+        if is_done or is_over_time:
+            return bool(info["is_success"])
 
 
 def report(what: str, per_second: float) -> None:
