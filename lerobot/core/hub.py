@@ -2,6 +2,7 @@
 
 HF_HOME -> HF_LEROBOT_HOME -> <org>/<name>          local datasets
                            -> hub/                  downloaded snapshots of datasets
+                           -> cache/                column caches and the like, or below HF_DATASETS_CACHE
 HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE               as in every Hugging Face program
 """
 
@@ -45,6 +46,12 @@ def lerobot_home() -> Path:
 def dataset_cache() -> Path:
     """Folder of dataset snapshots, one sub-folder per repository and commit."""
     return lerobot_home() / "hub"
+
+
+def cache_home() -> Path:
+    """Folder of what can be made again from datasets: $HF_DATASETS_CACHE/lerobot, else $HF_LEROBOT_HOME/cache."""
+    base = os.environ.get("HF_DATASETS_CACHE")
+    return Path(base).expanduser() / "lerobot" if base else lerobot_home() / "cache"
 
 
 def is_offline() -> bool:
