@@ -49,7 +49,7 @@ def dataset_cache() -> Path:
 
 
 def cache_home() -> Path:
-    """Folder of what can be made again from datasets: $HF_DATASETS_CACHE/lerobot, else $HF_LEROBOT_HOME/cache."""
+    """Folder of what can be made again: $HF_DATASETS_CACHE/lerobot, else $HF_LEROBOT_HOME/cache."""
     base = os.environ.get("HF_DATASETS_CACHE")
     return Path(base).expanduser() / "lerobot" if base else lerobot_home() / "cache"
 

@@ -1,4 +1,4 @@
-"""When each frame of an mp4 file is shown, and where decoding may begin: read from the container, not decoded.
+"""When each frame of an mp4 is shown, and where decoding may begin: read from the container, not decoded.
 
     mp4 --sample table, or packets where pictures are stored out of order--> pts (N,), is_key (N,)
 

@@ -1,4 +1,4 @@
-"""When frames are shown: the same from the sample table and from the packets, whatever order they are stored in."""
+"""When frames are shown: the same from the sample table and from the packets, in whatever order."""
 
 from fractions import Fraction
 
