@@ -98,6 +98,10 @@ class Repo:
         refs = self._call("list_repo_refs")
         return [ref.name for ref in (*refs.branches, *refs.tags)]
 
+    def commit(self, revision: str) -> str:
+        """The commit that a branch or tag points to now."""
+        return str(self._call("repo_info", revision=revision).sha)
+
     def snapshot(
         self,
         *,
