@@ -1,7 +1,7 @@
 """Files of a dataset read by byte ranges: from this machine where they are, else from the Hub, never whole.
 
 RangeSource.open(name) -> path of a local file | RemoteFile (read, seek, tell)
-RemoteFile.read(n)     -> blocks of a cache that all files share -> one range request per run of missing blocks
+RemoteFile.read(n)     -> blocks of a cache that all files share -> one request per run of missing blocks
 
 Requests go to the commit that meta/ came from, so that a push in between changes nothing.
 """
@@ -9,6 +9,7 @@ Requests go to the commit that meta/ came from, so that a push in between change
 import io
 import logging
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,12 @@ class RangeSource:
             return str(path)
         if self.remote is None:
             raise DatasetError(
-                f"{path} is missing, and this dataset is read from that folder alone. Copy the file there, or "
-                "give force_cache_sync=True to read it from the Hub."
+                f"{path} is missing, and this dataset is read from that folder alone. Copy the file there, "
+                "or give force_cache_sync=True to read it from the Hub."
             )
         if name not in self._sizes:
             self._sizes[name] = self.remote.size(name)
         return RemoteFile(self, name, size=self._sizes[name])
-
-    def close(self) -> None:
-        """End waiting requests."""
-        if self.remote is not None:
-            self.remote.closed.set()
 
 
 class HubRanges:
@@ -83,7 +79,6 @@ class HubRanges:
         is_cached = location.root.is_relative_to(hub.dataset_cache())
         self.revision = location.root.name if is_cached else self.repo.commit(location.revision)
         self.fetched_bytes = 0
-        self.closed = threading.Event()
         self._redirects: dict[Path, str] = {}  # where the Hub sent us last time, which saves one round trip
 
     def size(self, name: Path) -> int:
@@ -128,8 +123,8 @@ class HubRanges:
                 else:
                     why, wait_s = f"it answered {status}", max(wait_s, _asked_wait_s(response))
             logger.info("%s, bytes %d to %d: %s (attempt %d)", name, start, stop, why, attempt)
-            if attempt < ATTEMPTS and self.closed.wait(wait_s):
-                break
+            if attempt < ATTEMPTS:
+                time.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         raise HubError(
             f"{name} of dataset {self.repo.repo_id!r} was not read from {hub.endpoint()} in {ATTEMPTS} "
@@ -150,10 +145,14 @@ class HubRanges:
     def _get(self, address: str, start: int, stop: int, *, is_hub: bool) -> Any:
         from huggingface_hub.utils import build_hf_headers, get_session
 
-        # Compressed answers would count other bytes. The token is for the Hub, not for where it sends us.
+        # The token is for the Hub, not for where it sends us.
         headers = build_hf_headers(token=self.repo.token) if is_hub else {}
-        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        headers |= self._headers(start, stop)
         return get_session().get(address, headers=headers, timeout=TIMEOUT_S)
+
+    def _headers(self, start: int, stop: int) -> dict[str, str]:
+        # Compressed answers would count other bytes.
+        return {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
 
     def _taken(self, name: Path, response: Any, start: int, stop: int) -> tuple[bytes, int]:
         if response.status_code == 206:
@@ -161,8 +160,8 @@ class HubRanges:
         size = int(response.headers.get("Content-Length", len(response.content)))
         if size > stop:
             raise HubError(
-                f"{hub.endpoint()} sends {name} whole ({size} bytes) when asked for a part of it, so it cannot "
-                "be streamed. Download the dataset: streaming=False."
+                f"{hub.endpoint()} sends {name} whole ({size} bytes) when asked for a part of it, so it "
+                "cannot be streamed. Download the dataset: streaming=False."
             )
         return response.content[start:stop], size
 
@@ -191,7 +190,7 @@ def _asked_wait_s(response: Any) -> float:
 
 
 class BlockCache:
-    """Blocks of remote files, the least recently used dropped first; two threads never fetch the same block."""
+    """Blocks of remote files, the least recently used dropped first; no two threads fetch the same one."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
@@ -260,9 +259,11 @@ class RemoteFile(io.RawIOBase):
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes straight from the Hub."""
+        self._run, self._next = min(2 * (stop - start) // BLOCK_BYTES, LONGEST_BLOCKS), stop // BLOCK_BYTES
         return self.remote.read(self.name, start, min(stop, self.size))
 
     def read(self, size: int = -1) -> bytes:
+        """Up to so many bytes from here on; all that follow for -1."""
         stop = self.size if size is None or size < 0 else min(self._at + size, self.size)
         pieces = []
         while self._at < stop:
@@ -278,23 +279,24 @@ class RemoteFile(io.RawIOBase):
         last = max(number, (stop - 1) // BLOCK_BYTES)
         if self._expected[0] <= self._at < self._expected[1]:
             last = max(last, (self._expected[1] - 1) // BLOCK_BYTES)
-        elif number != self._next:
-            self._run = 1
-        run = min(max(last - number + 1, self._run), LONGEST_BLOCKS, -(-self.size // BLOCK_BYTES) - number)
-        self._run = min(2 * self._run, LONGEST_BLOCKS)
-        self._next = number + 1
-        return run
+        elif number == self._next:
+            last = max(last, number + self._run - 1)
+        return min(last - number + 1, LONGEST_BLOCKS, -(-self.size // BLOCK_BYTES) - number)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place of the file; returns it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def tell(self) -> int:
+        """Where the next read begins."""
         return self._at
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True

@@ -31,7 +31,7 @@ CAMERA_DTYPES = ("image", "video")
 
 @dataclass(slots=True)
 class Entry:
-    """One item before its pictures are stacked; its numbers are a row of a chunk shared with its neighbours."""
+    """One item before its pictures are stacked; its numbers are a row of a chunk that neighbours share."""
 
     chunk: dict[str, Any]  # tensors (P, [T,] ...), lists of P
     at: int
@@ -134,7 +134,7 @@ class Reel:
                 is_depth=is_depth(self.cameras[name]),
                 tables=self._tables,
             )
-        seconds = self.meta.episodes["videos/" + name + "/from_timestamp"][rows.episode]
+        seconds = self.meta.episodes[rows.episode][f"videos/{name}/from_timestamp"]
         return track.read(round(float(seconds) * self.meta.fps) + needed)
 
     def _images(

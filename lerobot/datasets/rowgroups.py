@@ -208,8 +208,8 @@ class DataFiles:
             raise DatasetError(
                 f"{one.path}: {len(wrong)} rows of episode {one.episode} are out of step with "
                 f"fps={self.meta.fps}; the first has frame_index {stored[k]} (expected {k}) and timestamp "
-                f"{times[k]:.6f} s (expected {expected[k]:.6f} s within {self.tolerance_s} s). Correct fps in "
-                "meta/info.json, or give a larger tolerance_s."
+                f"{times[k]:.6f} s (expected {expected[k]:.6f} s within {self.tolerance_s} s). Correct fps "
+                "in meta/info.json, or give a larger tolerance_s."
             )
 
 

@@ -3,7 +3,7 @@
     episodes --shuffled by data file, then inside it--> runs --cut at equal numbers of frames--> one part
     part --several runs open at a time, picked at random--> buffer --a random place of it--> items
 
-Everything here is numbers: the whole order of an epoch is known without reading a file, so that an interrupted
+Everything here is numbers: the order of an epoch is known without reading a file, so that an interrupted
 epoch goes on where it stopped by reading only what lay in the buffer.
 """
 
@@ -61,7 +61,7 @@ def shuffled(groups: Sequence[Sequence[Run]], rng: np.random.Generator) -> list[
 
 
 def part_of(runs: Sequence[Run], part: int, num_parts: int) -> list[Run]:
-    """The runs of one of `num_parts` parts; parts differ by one frame at most, runs are cut where they must."""
+    """The runs of one of `num_parts` parts of equal length, give or take a frame; two runs may be cut."""
     total = sum(len(segment) for run in runs for segment in run)
     first, stop = total * part // num_parts, total * (part + 1) // num_parts
     found, at = [], 0

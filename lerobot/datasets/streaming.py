@@ -12,6 +12,7 @@ Only meta/ is downloaded. Memory: the buffer holds `buffer_size` items with thei
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import depth
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.depth import DepthScale
+from lerobot.datasets.epochs import EpochCounter
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.ranges import RangeSource
@@ -36,7 +38,6 @@ from lerobot.datasets.shards import Run, Segment, ShuffleBuffer, group_by_file, 
 
 logger = logging.getLogger(__name__)
 
-MAX_WORKERS = 1024  # processes of one DataLoader
 NUM_THREADS = 4
 
 
@@ -124,8 +125,7 @@ class StreamingLeRobotDataset(IterableDataset):
         )
         if not streaming:
             self.meta.location.need(_files(self.meta, self._chosen))
-        # Shared with DataLoader workers: each begins every epoch once, and counts in its own place.
-        self._epochs = torch.zeros(MAX_WORKERS, dtype=torch.int64).share_memory_()
+        self._epochs = EpochCounter()
         self._progress: dict[str, int] | None = None  # of this process's last iterator
         self._resumed: dict[str, Any] | None = None
         self._groups: list[list[Run]] | None = None
@@ -150,7 +150,7 @@ class StreamingLeRobotDataset(IterableDataset):
     @property
     def num_frames(self) -> int:
         """Frames of the chosen episodes that are items, of all processes together."""
-        return sum(len(segment) for segment in self._segments())
+        return sum(len(segment) for segment in self._segments)
 
     @property
     def num_episodes(self) -> int:
@@ -179,7 +179,7 @@ class StreamingLeRobotDataset(IterableDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iterator give this epoch, from its beginning."""
-        self._epochs.fill_(epoch)
+        self._epochs.set(epoch)
         self._resumed = self._progress = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,14 +188,14 @@ class StreamingLeRobotDataset(IterableDataset):
         Raises:
             DatasetError: DataLoader workers read the dataset; each has a state of its own.
         """
-        if self._progress is None and self._resumed is not None:
+        if self._resumed is not None:
             return dict(self._resumed)
-        if self._progress is None and int(self._epochs.max()) > int(self._epochs.min()):
+        if get_worker_info() is None and self._epochs.is_read_by_workers:
             raise DatasetError(
                 "This dataset is read by DataLoader workers, which have the state. Ask them (torchdata's "
                 "StatefulDataLoader does), or read it with num_workers=0 or by batches()."
             )
-        progress = self._progress or {"epoch": int(self._epochs[0]), "position": 0, **self._part()}
+        progress = self._progress or {"epoch": self._epochs.next, "position": 0, **self._part()}
         return {**progress, **self._order()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -210,23 +210,20 @@ class StreamingLeRobotDataset(IterableDataset):
         if wrong:
             raise DatasetError(
                 f"This state is of another order: {wrong[0]}={state.get(wrong[0])!r}, here "
-                f"{self._order()[wrong[0]]!r}. Open the dataset as it was, or begin an epoch with set_epoch()."
+                f"{self._order()[wrong[0]]!r}. Open the dataset as it was, or begin an epoch: set_epoch()."
             )
-        self._epochs.fill_(state["epoch"])
         self._resumed, self._progress = dict(state), None
 
     def _begin(self) -> Iterator[Entry]:
         part = self._part()
-        worker = part["part"] - self.rank * (part["num_parts"] // self.num_ranks)
         resumed, self._resumed = self._resumed, None
         if resumed is not None and any(resumed[name] != value for name, value in part.items()):
             raise DatasetError(
-                f"This state is of part {resumed['part']} of {resumed['num_parts']}, and this process reads part "
-                f"{part['part']} of {part['num_parts']}: the number of processes or workers has changed. Begin "
-                f"the epoch anew with set_epoch({resumed['epoch']})."
+                f"This state is of part {resumed['part']} of {resumed['num_parts']}, and this process reads "
+                f"part {part['part']} of {part['num_parts']}: the number of processes or workers changed. "
+                f"Begin the epoch anew with set_epoch({resumed['epoch']})."
             )
-        epoch = int(self._epochs[worker])
-        self._epochs[worker] = epoch + 1
+        epoch = self._epochs.begin(resumed["epoch"] if resumed is not None else None)
         position = resumed["position"] if resumed is not None else 0
         self._progress = {"epoch": epoch, "position": position, **part}
         return self._entries(self._progress)
@@ -259,9 +256,8 @@ class StreamingLeRobotDataset(IterableDataset):
 
     def _runs(self, epoch: int, part: int, num_parts: int) -> list[Run]:
         if self._groups is None:
-            segments = self._segments()
-            files = [self.meta.get_data_file_path(segment.episode) for segment in segments]
-            self._groups = group_by_file(segments, files, is_joined=self._must_read_in_order(files))
+            files = [self.meta.get_data_file_path(segment.episode) for segment in self._segments]
+            self._groups = group_by_file(self._segments, files, is_joined=self._must_read_in_order(files))
         if not self.shuffle:
             return part_of([run for group in self._groups for run in group], part, num_parts)
         return part_of(shuffled(self._groups, np.random.default_rng([self.seed, epoch])), part, num_parts)
@@ -273,6 +269,7 @@ class StreamingLeRobotDataset(IterableDataset):
         everywhere = [self.meta.get_data_file_path(e) for e in range(self.meta.total_episodes)]
         return holds_runs(self._own_reel().data.footer(files[0]), everywhere.count(files[0]))
 
+    @cached_property
     def _segments(self) -> list[Segment]:
         lengths = np.asarray(self.meta.episodes["length"])[self._chosen] - self.drop_n_last_frames
         return [Segment(e, 0, int(n)) for e, n in zip(self._chosen, lengths, strict=True) if n > 0]
@@ -285,8 +282,6 @@ class StreamingLeRobotDataset(IterableDataset):
         """The part that this process, or DataLoader worker, reads."""
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        if number >= MAX_WORKERS:
-            raise DatasetError(f"num_workers={count}: at most {MAX_WORKERS} DataLoader workers can stream.")
         return {"part": self.rank * count + number, "num_parts": self.num_ranks * count}
 
     def _order(self) -> dict[str, Any]:
@@ -342,8 +337,8 @@ class StreamingLeRobotDataset(IterableDataset):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} frames, "
-            f"{self.fps} fps, part {self.rank} of {self.num_ranks})"
+            f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} "
+            f"frames, {self.fps} fps, part {self.rank} of {self.num_ranks})"
         )
 
 

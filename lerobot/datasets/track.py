@@ -160,5 +160,5 @@ class VideoTrack:
 
     def _missing(self, number: int) -> DatasetError:
         return DatasetError(
-            f"{self.name} has no frame {number} ({number / self.fps:.3f} s). Run lerobot-doctor on the dataset."
+            f"{self.name} has no frame {number} ({number / self.fps:.3f} s). Run lerobot-doctor on it."
         )
