@@ -312,8 +312,7 @@ class StreamingLeRobotDataset(IterableDataset):
             values = [entry.chunk[name][entry.at] for entry in entries]
             batch[name] = torch.stack(values) if isinstance(values[0], Tensor) else values
         for name in self.meta.camera_keys:
-            pictures = np.stack([np.asarray(entry.pictures[name]) for entry in entries])  # (B, [T,] C, H, W)
-            batch[name] = self._finished(name, pictures)
+            batch[name] = self._finished(name, _stacked_pictures([entry.pictures[name] for entry in entries]))
         return batch
 
     def _finished(self, name: str, pictures: np.ndarray) -> Tensor:
@@ -340,6 +339,15 @@ class StreamingLeRobotDataset(IterableDataset):
             f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} "
             f"frames, {self.fps} fps, part {self.rank} of {self.num_ranks})"
         )
+
+
+def _stacked_pictures(items: Sequence[np.ndarray | tuple[np.ndarray, ...]]) -> np.ndarray:
+    """(B, [T,] C, H, W) of B frames, or of B windows of T frames; each frame is copied once."""
+    frames = [frame for item in items for frame in (item if isinstance(item, tuple) else (item,))]
+    stacked = np.empty((len(frames), *frames[0].shape), frames[0].dtype)
+    for at, frame in enumerate(frames):
+        stacked[at] = frame
+    return stacked.reshape(len(items), -1, *stacked.shape[1:]) if isinstance(items[0], tuple) else stacked
 
 
 def _existing(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int]:

@@ -96,7 +96,7 @@ class VideoTrack:
             except av.FFmpegError as error:
                 raise DatasetError(f"{self.name}: frame {number} cannot be decoded ({error}).") from error
             pixels = self._convert.reformat(frame, format=layout).to_ndarray()
-            yield pixels[None] if self.is_depth else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            yield pixels[None] if self.is_depth else pixels.transpose(2, 0, 1)  # a view: copied when stacked
 
     def close(self) -> None:
         """Release the file."""
