@@ -12,7 +12,7 @@ def header(run: Run) -> dict[str, str]:
     epochs = cfg.steps * effective / run.loader.frames_per_epoch
     episodes, frames = run.dataset.num_episodes, run.dataset.num_frames
     rows = {
-        "dataset": f"{cfg.dataset.repo_id}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
+        "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
         "policy": f"{cfg.policy.type}, {readable_count(total)} parameters, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"
