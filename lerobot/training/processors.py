@@ -93,8 +93,8 @@ def _joined(values: list[Any], order: Tensor) -> Any:
 
 
 def save_per_dataset(cfg: TrainConfig, pairs: Sequence[Pair], checkpoint: Path) -> None:
-    """Write the pipelines of the datasets after the first into a checkpoint's folder."""
-    for name, pair in zip(cfg.dataset.names[1:], pairs[1:], strict=True):
+    """Write the pipelines of the datasets after the first, if they have any, into a checkpoint's folder."""
+    for name, pair in zip(cfg.dataset.names[1:], pairs[1:], strict=False):
         folder = checkpoint / keys.PRETRAINED_FOLDER / folder_name(name)
         for pipeline in pair:
             pipeline.save_pretrained(folder)

@@ -70,7 +70,7 @@ def shared(count, *, num_ranks, **how):
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])  # after 5, the epoch ends with the first step of three
 def test_another_number_of_processes_continues_the_same_permutation(steps):
-    """After some steps of two processes three go on, with smaller batches: it stays the permutation of one."""
+    """After some steps of two processes three go on, with smaller batches, in the order of one."""
     whole = sum(first(loader(Numbers()), 12), [])
     before = sum(shared(steps, num_ranks=2, batch_size=2), [])
     position = loader(Numbers(), num_ranks=2, batch_size=2).position(steps)
