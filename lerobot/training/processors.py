@@ -96,6 +96,8 @@ def save_per_dataset(cfg: TrainConfig, pairs: Sequence[Pair], checkpoint: Path) 
     """Write the pipelines of the datasets after the first, if they have any, into a checkpoint's folder."""
     for name, pair in zip(cfg.dataset.names[1:], pairs[1:], strict=False):
         folder = checkpoint / keys.PRETRAINED_FOLDER / folder_name(name)
+        assert cfg.policy is not None
+        cfg.policy.save_pretrained(folder)  # so that the folder is found as one of this policy
         for pipeline in pair:
             pipeline.save_pretrained(folder)
 
