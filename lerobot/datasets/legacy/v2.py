@@ -17,12 +17,12 @@ from lerobot.datasets.legacy.view import (
     Stats,
     View,
     arrays,
-    convert_command,
     episode_rows,
     lengths_of,
     read_lines,
     read_stats,
     read_tasks,
+    stats_of_episode,
 )
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.stats import aggregate_stats
@@ -44,28 +44,21 @@ def view(root: Path, info: dict[str, Any]) -> View:
     rows = episode_rows(root)
     lengths = lengths_of(root, rows)
     own_stats = _episode_stats(root)
-    version = str(info["codebase_version"])
     if own_stats:
         stats = aggregate_stats(list(own_stats.values()))
     else:
         stats = read_stats(root, count=sum(lengths))
     cameras = [k for k, f in info.get("features", {}).items() if f.get("dtype") == "video"]
     columns = _columns(rows, lengths, cameras, info)
-
-    def stats_of(episode: int) -> Stats:
-        if episode not in own_stats:
-            raise DatasetError(
-                f"{root} is in format {version} and has no statistics of episode {episode}. Converting it "
-                f"computes them. Type:\n  {convert_command(root, root.name)}"
-            )
-        return own_stats[episode]
-
+    described = _info(info, lengths)
     return View(
-        layout=version,
-        info=_info(info, lengths),
-        episodes=EpisodeTable.of(columns, stats=stats_of),
+        layout=str(info["codebase_version"]),
+        info=described,
+        episodes=EpisodeTable.of(columns, stats=stats_of_episode(root, own_stats)),
         tasks=TaskTable(_tasks(root, rows)),
         stats=stats,
+        episode_stats=own_stats,
+        files=_files(root, described, columns, cameras),
     )
 
 
@@ -84,6 +77,17 @@ def _info(info: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
     counted = {"total_episodes": len(lengths), "total_frames": sum(lengths)}
     defaults = {name: dict(one) for name, one in DEFAULT_FEATURES.items() if name not in features}
     return counted | kept | paths | {"features": {**features, **defaults}}
+
+
+def _files(
+    root: Path, info: dict[str, Any], columns: dict[str, list], cameras: list[str]
+) -> dict[str, list[Path]]:
+    places = list(zip(columns["data/chunk_index"], columns["data/file_index"], strict=True))
+    found = {"data": [root / info["data_path"].format(chunk_index=c, file_index=f) for c, f in places]}
+    for key in cameras:
+        template = info["video_path"]
+        found[key] = [root / template.format(video_key=key, chunk_index=c, file_index=f) for c, f in places]
+    return found
 
 
 def _columns(

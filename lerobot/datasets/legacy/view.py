@@ -7,7 +7,8 @@ which of them holds each episode.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,16 @@ class View:
     episodes: EpisodeTable
     tasks: TaskTable
     stats: Stats
+    files: dict[str, list[Path]]  # "data" and cameras -> files; one after the other they hold all frames
+    episode_stats: dict[int, Stats] = field(default_factory=dict)  # of the episodes that have them
     missing_columns: tuple[str, ...] = ()  # default columns that the data files lack
 
 
-def open_view(root: Path) -> View | None:
+def open_view(root: Path, *, may_tear: bool = False) -> View | None:
     """The view of a dataset in an older layout; None for format v3.0 and whatever else is there.
+
+    Args:
+        may_tear: see `shards.view`; not for readers, which expect an episode in one file.
 
     Raises:
         DatasetError: the layout is too old to be read, or its files contradict each other.
@@ -54,7 +60,7 @@ def open_view(root: Path) -> View | None:
     if is_sharded(root) and (version is None or version[0] == 3):
         from lerobot.datasets.legacy import shards
 
-        return shards.view(root, info)
+        return shards.view(root, info, may_tear=may_tear)
     return None
 
 
@@ -83,6 +89,20 @@ def refusal(root: Path, repo_id: str, layout: str) -> DatasetError:
 def convert_command(root: Path, repo_id: str) -> str:
     """What to type to convert a dataset."""
     return f"lerobot-edit-dataset --operation.type=convert --repo_id={repo_id} --root={root}"
+
+
+def stats_of_episode(root: Path, found: dict[int, Stats]) -> Callable[[int], Stats]:
+    """A function that gives the statistics of one episode, or says how to get them."""
+
+    def stats_of(episode: int) -> Stats:
+        if episode not in found:
+            raise DatasetError(
+                f"{root} has no statistics of episode {episode}. Converting it computes them. Type:\n"
+                f"  {convert_command(root, root.name)}"
+            )
+        return found[episode]
+
+    return stats_of
 
 
 # ------------------------------------------------------------------------------------- what both layouts share
