@@ -53,7 +53,9 @@ def view(root: Path, info: dict[str, Any], *, may_tear: bool = False) -> View:
     data = [_read_numbers(path) for path in shards.values()]
     lengths = _lengths(root, rows, data)
     columns = _columns(rows, lengths)
-    columns |= _placed("data", list(shards), [len(table) for table in data], lengths, root=root, may_tear=may_tear)
+    columns |= _placed(
+        "data", list(shards), [len(table) for table in data], lengths, root=root, may_tear=may_tear
+    )
     _check_order(list(shards.values()), data, lengths, root=root)
     video_path, fps = None, info.get("fps") or 1
     videos_of: dict[str, list[Path]] = {}
@@ -87,10 +89,14 @@ def _shards(root: Path, folder: str, ending: str) -> tuple[str, dict[int, Path]]
     paths = sorted((root / folder).rglob(f"*{ending}"))
     paths = [path for path in paths if not any(p.startswith(".") for p in path.relative_to(root).parts)]
     if not paths:
-        raise DatasetError(f"{root / folder} holds no {ending} file, and {root / keys.EPISODES_JSONL} exists.")
+        raise DatasetError(
+            f"{root / folder} holds no {ending} file, and {root / keys.EPISODES_JSONL} exists."
+        )
     names = [path.relative_to(root).as_posix() for path in paths]
     found = [SHARD.fullmatch(name.rpartition("/")[2]) for name in names]
-    alike = {(name.rpartition("/")[0], m["start"], m["end"]) for name, m in zip(names, found) if m}
+    alike = {
+        (name.rpartition("/")[0], m["start"], m["end"]) for name, m in zip(names, found, strict=True) if m
+    }
     if None in found or len(alike) > 1:
         raise DatasetError(
             f"{root / folder}: expected one series of shards such as train-00000-of-00002{ending}, found "
@@ -126,8 +132,8 @@ def _lengths(root: Path, rows: list[dict[str, Any]], data: list[pa.Table]) -> li
         lengths = np.bincount(numbers, minlength=len(rows))[: len(rows)].tolist()
     else:
         raise DatasetError(
-            f"{root / keys.EPISODES_JSONL} gives no lengths and the data files have no episode_index, so it is "
-            "not known where episodes begin."
+            f"{root / keys.EPISODES_JSONL} gives no lengths and the data files have no episode_index, so it "
+            "is not known where episodes begin."
         )
     if sum(lengths) != total or min(lengths, default=1) < 1:
         raise DatasetError(
@@ -218,8 +224,8 @@ def _same(root: Path, first: str | None, other: str) -> str:
     """The one template of all cameras."""
     if first is not None and first != other:
         raise DatasetError(
-            f"{root / 'videos'}: cameras are cut into shards of different names, {first} and {other}; convert "
-            f"the dataset to read it. Type:\n  {convert_command(root, root.name)}"
+            f"{root / 'videos'}: cameras are cut into shards of different names, {first} and {other}; "
+            f"convert the dataset to read it. Type:\n  {convert_command(root, root.name)}"
         )
     return other
 
@@ -235,7 +241,7 @@ def _tasks(root: Path, rows: list[dict[str, Any]], data: list[pa.Table], lengths
     numbers = np.concatenate([table.column(keys.TASK_INDEX).to_numpy() for table in data])
     names: dict[int, str] = {}
     used = [list(dict.fromkeys(part.tolist())) for part in np.split(numbers, np.cumsum(lengths)[:-1])]
-    # Episodes of one task say it outright; in the others the order of texts may be anything, so they come last.
+    # Episodes of one task say it outright; in others the order of texts may be anything, so they come last.
     for k in sorted(range(len(rows)), key=lambda k: len(used[k])):
         known = {names.get(number) for number in used[k]}
         open_numbers = [number for number in used[k] if number not in names]

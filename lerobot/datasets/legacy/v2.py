@@ -119,7 +119,8 @@ def _tasks(root: Path, rows: list[dict[str, Any]]) -> list[str]:
     names = read_tasks(root)
     if names is None:
         raise DatasetError(
-            f"{root / keys.TASKS_JSONL} is missing. Load the dataset with force_cache_sync=True to download it."
+            f"{root / keys.TASKS_JSONL} is missing. Load the dataset with force_cache_sync=True to download "
+            "it."
         )
     unknown = next((text for row in rows for text in row["tasks"] if text not in names), None)
     if unknown is not None:

@@ -81,8 +81,8 @@ def is_sharded(root: Path) -> bool:
 def refusal(root: Path, repo_id: str, layout: str) -> DatasetError:
     """The error of whoever wants to change a dataset that is only read."""
     return DatasetError(
-        f"{root} is in the layout {layout}, which is read and never changed. Convert it first; the original is "
-        f"kept beside it. Type:\n  {convert_command(root, repo_id)}"
+        f"{root} is in the layout {layout}, which is read and never changed. Convert it first; the "
+        f"original is kept beside it. Type:\n  {convert_command(root, repo_id)}"
     )
 
 
@@ -105,7 +105,7 @@ def stats_of_episode(root: Path, found: dict[int, Stats]) -> Callable[[int], Sta
     return stats_of
 
 
-# ------------------------------------------------------------------------------------- what both layouts share
+# ------------------------------------------------------------------------------------ what both layouts share
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file with one JSON object per line.
 
@@ -145,8 +145,8 @@ def episode_rows(root: Path) -> list[dict[str, Any]]:
     wrong = next((k for k, number in enumerate(numbers) if number != k), None)
     if wrong is not None:
         raise DatasetError(
-            f"{path}: expected the episodes 0 to {len(rows) - 1}, each once; got {numbers[wrong]} in place of "
-            f"{wrong}."
+            f"{path}: expected the episodes 0 to {len(rows) - 1}, each once; got {numbers[wrong]} in place "
+            f"of {wrong}."
         )
     return rows
 
