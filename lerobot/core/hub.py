@@ -220,10 +220,14 @@ class Repo:
         except LocalEntryNotFoundError as error:
             where = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline() else explain(error)
             raise HubError(f"{self.repo_type} {self.repo_id!r} could not be downloaded: {where}.") from error
-        except (HfHubHTTPError, network_error, OSError) as error:
-            raise HubError(
-                f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(error)}."
-            ) from error
+        except (HfHubHTTPError, network_error, OSError, RuntimeError) as error:
+            inner = error.__cause__  # a failed upload is told by a RuntimeError that names the file
+            if isinstance(error, RuntimeError) and not isinstance(
+                inner, (HfHubHTTPError, network_error, OSError)
+            ):
+                raise
+            why = explain(inner if isinstance(error, RuntimeError) else error)
+            raise HubError(f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {why}.") from error
 
 
 def fingerprint(content: Path | bytes) -> tuple[str, str]:

@@ -111,10 +111,7 @@ def rebuild(
     Raises:
         DatasetError: the source is damaged.
     """
-    info = _info(source) | {
-        "data_files_size_in_mb": data_file_size_in_mb,
-        "video_files_size_in_mb": video_file_size_in_mb,
-    }
+    info = _info(source, data_file_size_in_mb, video_file_size_in_mb)
     source.view.tasks.save(out)
     rows: list[dict[str, Any]] = [{keys.EPISODE_INDEX: k} for k in range(len(source.lengths))]
     _write_data(source, out, rows, info)
@@ -134,7 +131,7 @@ def rebuild(
     _compare_stats(source, whole)
 
 
-def _info(source: Source) -> dict[str, Any]:
+def _info(source: Source, data_limit: float, video_limit: float) -> dict[str, Any]:
     """info.json in the words of v3.0; what somebody added to it is kept."""
     given = source.info
     fps = int(given["fps"]) if float(given["fps"]).is_integer() else given["fps"]
@@ -151,6 +148,8 @@ def _info(source: Source) -> dict[str, Any]:
         "total_frames": sum(source.lengths),
         "total_tasks": len(source.view.tasks),
         "chunks_size": given.get("chunks_size") or config.CHUNKS_SIZE,
+        "data_files_size_in_mb": data_limit,
+        "video_files_size_in_mb": video_limit,
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH if source.cameras else None,
         "splits": given.get("splits") or {"train": f"0:{len(source.lengths)}"},

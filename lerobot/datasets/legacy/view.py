@@ -57,7 +57,7 @@ def open_view(root: Path, *, may_tear: bool = False) -> View | None:
         from lerobot.datasets.legacy import v2
 
         return v2.view(root, info)
-    if is_sharded(root) and (version is None or version[0] == 3):
+    if is_sharded(root):
         from lerobot.datasets.legacy import shards
 
         return shards.view(root, info, may_tear=may_tear)
@@ -74,8 +74,13 @@ def peek_info(root: Path) -> dict[str, Any]:
 
 
 def is_sharded(root: Path) -> bool:
-    """Whether the episodes are in meta/episodes.jsonl and nowhere else."""
-    return (root / keys.EPISODES_JSONL).is_file() and not (root / EPISODES_FOLDER).is_dir()
+    """Whether a dataset that is not of format v2.x has its episodes in meta/episodes.jsonl and nowhere else."""
+    version = hub.parse_version(str(peek_info(root).get("codebase_version", "")))
+    return (
+        version in (None, (3, 0, 0))
+        and (root / keys.EPISODES_JSONL).is_file()
+        and not (root / EPISODES_FOLDER).is_dir()
+    )
 
 
 def refusal(root: Path, repo_id: str, layout: str) -> DatasetError:
