@@ -6,7 +6,7 @@ meta/tasks.parquet                          row i holds task_index i
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,12 @@ class EpisodeTable:
 
     def __init__(self, columns: dict[str, list], sources: list[tuple[Path, int]]) -> None:
         self.columns = columns
-        self._stats_of: Callable[[int], dict] | None = None
         self.sources = sources  # file and row of each episode, for the columns that stay on disk
 
     @classmethod
     def empty(cls) -> "EpisodeTable":
         """A table that rows are appended to."""
         return cls({name: [] for name in ("episode_index", "tasks", *NEEDED[1:])}, [])
-
-    @classmethod
-    def of(cls, columns: dict[str, list], *, stats: Callable[[int], dict]) -> "EpisodeTable":
-        """A table of the given columns, whose statistics per episode come from a function."""
-        table = cls(columns, [(Path(), row) for row in range(len(columns["episode_index"]))])
-        table._stats_of = stats
-        return table
 
     @classmethod
     def load(cls, root: Path) -> "EpisodeTable":
@@ -137,8 +129,6 @@ class EpisodeTable:
 
     def stats(self, episode: int) -> dict[str, dict[str, np.ndarray]]:
         """Statistics of one episode, {feature: {stat: array}}, read from its file."""
-        if self._stats_of is not None:
-            return self._stats_of(episode)
         path, row = self.sources[episode]
         names = [name for name in _column_names(path) if name.startswith(STATS_PREFIX)]
         return unflatten_stats(read_parquet(path, names).slice(row, 1).to_pylist()[0])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.encoder import Segment
+from lerobot.datasets.join import Segment
 from lerobot.datasets.tables import read_parquet
 from lerobot.datasets.timeline import read_timeline
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import compact, config, tables
-from lerobot.datasets.encoder import join_videos, stream_kind
+from lerobot.datasets.join import join_videos, stream_kind
 from lerobot.datasets.legacy import defaults
 from lerobot.datasets.legacy.pieces import Piece, copied_packets, pieces_of, rows_of
 from lerobot.datasets.legacy.recount import episode_stats
@@ -271,7 +271,7 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
 
 def _all_stats(source: Source, out: Path, repo_id: str) -> list[Stats]:
     """Statistics of every episode: carried over, or computed from the new files."""
-    known = source.view.episode_stats
+    known = source.view.episodes.own_stats
     unknown = [k for k in range(len(source.lengths)) if k not in known]
     if unknown:
         logger.info("Computing the statistics of %d episodes.", len(unknown))
@@ -286,7 +286,7 @@ def _as_float(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _compare_stats(source: Source, whole: Stats) -> None:
     """Say when the old statistics of the whole dataset are not those of its frames."""
-    if source.view.episode_stats:
+    if source.view.episodes.own_stats:
         return  # they are the sum of what was carried over
     features = source.info["features"]
     for name in set(source.view.stats) & set(whole):

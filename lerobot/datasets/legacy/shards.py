@@ -22,15 +22,15 @@ from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.legacy.view import (
     SHARDS,
+    OldEpisodes,
     View,
     convert_command,
     episode_rows,
     read_stats,
     read_tasks,
-    stats_of_episode,
 )
 from lerobot.datasets.schema import DEFAULT_FEATURES
-from lerobot.datasets.tables import EpisodeTable, TaskTable
+from lerobot.datasets.tables import TaskTable
 from lerobot.datasets.timeline import read_timeline
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def view(root: Path, info: dict[str, Any], *, may_tear: bool = False) -> View:
         | {"features": {**features, **defaults}, "data_path": data_path, "video_path": video_path}
         | {"total_episodes": len(rows), "total_frames": sum(lengths), "total_tasks": len(tasks)}
         | {"splits": {"train": f"0:{len(rows)}"}},
-        episodes=EpisodeTable.of(columns, stats=stats_of_episode(root, {})),
+        episodes=OldEpisodes(columns, root=root, stats={}),
         tasks=TaskTable(tasks),
         stats=read_stats(root, count=sum(lengths)),
         missing_columns=_missing_columns(list(shards.values())),

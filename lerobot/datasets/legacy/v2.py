@@ -14,6 +14,7 @@ from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
 from lerobot.datasets.legacy.view import (
+    OldEpisodes,
     Stats,
     View,
     arrays,
@@ -22,11 +23,10 @@ from lerobot.datasets.legacy.view import (
     read_lines,
     read_stats,
     read_tasks,
-    stats_of_episode,
 )
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.stats import aggregate_stats
-from lerobot.datasets.tables import EpisodeTable, TaskTable
+from lerobot.datasets.tables import TaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,9 @@ def view(root: Path, info: dict[str, Any]) -> View:
     return View(
         layout=str(info["codebase_version"]),
         info=described,
-        episodes=EpisodeTable.of(columns, stats=stats_of_episode(root, own_stats)),
+        episodes=OldEpisodes(columns, root=root, stats=own_stats),
         tasks=TaskTable(_tasks(root, rows)),
         stats=stats,
-        episode_stats=own_stats,
         files=_files(root, described, columns, cameras),
     )
 

@@ -7,8 +7,7 @@ which of them holds each episode.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,38 @@ Stats = dict[str, dict[str, np.ndarray]]
 SHARDS = "v3.0 with meta/episodes.jsonl"  # what the layout of `shards.py` is called in messages
 
 
+class OldEpisodes(EpisodeTable):
+    """Where the episodes of an older layout lie; their statistics, as far as there are any, are in memory."""
+
+    def __init__(self, columns: dict[str, list], *, root: Path, stats: dict[int, Stats]) -> None:
+        line = root / keys.EPISODES_JSONL
+        super().__init__(columns, [(line, row) for row in range(len(columns[keys.EPISODE_INDEX]))])
+        self.root, self.own_stats = root, stats
+
+    def stats(self, episode: int) -> Stats:
+        """Statistics of one episode.
+
+        Raises:
+            DatasetError: there are none; says how to get them.
+        """
+        if episode not in self.own_stats:
+            raise DatasetError(
+                f"{self.root} has no statistics of episode {episode}. Converting it computes them. Type:\n"
+                f"  {convert_command(self.root, self.root.name)}"
+            )
+        return self.own_stats[episode]
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """What the older layout says, in the words of v3.0."""
 
     layout: str  # "v2.0", "v2.1" or SHARDS
     info: dict[str, Any]
-    episodes: EpisodeTable
+    episodes: OldEpisodes
     tasks: TaskTable
     stats: Stats
     files: dict[str, list[Path]]  # "data" and cameras -> files; one after the other they hold all frames
-    episode_stats: dict[int, Stats] = field(default_factory=dict)  # of the episodes that have them
     missing_columns: tuple[str, ...] = ()  # default columns that the data files lack
 
 
@@ -74,7 +94,7 @@ def peek_info(root: Path) -> dict[str, Any]:
 
 
 def is_sharded(root: Path) -> bool:
-    """Whether a dataset that is not of format v2.x has its episodes in meta/episodes.jsonl and nowhere else."""
+    """Whether a dataset of v3.0, by its own word, has its episodes in meta/episodes.jsonl only."""
     version = hub.parse_version(str(peek_info(root).get("codebase_version", "")))
     return (
         version in (None, (3, 0, 0))
@@ -94,20 +114,6 @@ def refusal(root: Path, repo_id: str, layout: str) -> DatasetError:
 def convert_command(root: Path, repo_id: str) -> str:
     """What to type to convert a dataset."""
     return f"lerobot-edit-dataset --operation.type=convert --repo_id={repo_id} --root={root}"
-
-
-def stats_of_episode(root: Path, found: dict[int, Stats]) -> Callable[[int], Stats]:
-    """A function that gives the statistics of one episode, or says how to get them."""
-
-    def stats_of(episode: int) -> Stats:
-        if episode not in found:
-            raise DatasetError(
-                f"{root} has no statistics of episode {episode}. Converting it computes them. Type:\n"
-                f"  {convert_command(root, root.name)}"
-            )
-        return found[episode]
-
-    return stats_of
 
 
 # ------------------------------------------------------------------------------------ what both layouts share
