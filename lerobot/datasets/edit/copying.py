@@ -158,6 +158,12 @@ class Copy:
         encoded = sum(one.segment.length for some in self.pieces.values() for one in some if one.encodes)
         return sum(self.lengths) * (1 + len(self.video_keys)) + encoded
 
+    def lines(self) -> list[str]:
+        """What `run` will read, write, encode and leave out."""
+        from lerobot.datasets.edit.describe import describe  # it reads this class
+
+        return describe(self)
+
     # --- the work
 
     def run(self, tell: Tell = silent) -> LeRobotDataset:
@@ -306,7 +312,7 @@ class Copy:
             rows = self.rows[at : at + len(block)]
             if any(self.new_stats[at : at + len(block)]):
                 block = with_stats(block, self.new_stats[at : at + len(block)])
-            write_block(folder, number, block, rows, self.first.chunks_size)
+            write_block(folder, number, block, rows=rows, chunks_size=self.first.chunks_size)
             if needed:
                 all_stats.append(dataset_stats([stats_of(block)]))
             at += len(block)

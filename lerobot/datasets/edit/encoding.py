@@ -1,4 +1,4 @@
-"""Frames of a video decoded and encoded again: for episodes that cannot be cut out, and to change the encoder.
+"""Frames of a video decoded and encoded again: episodes that cannot be cut out, or another encoder.
 
     mp4 --decode--> frames as they are stored (YUV, or depth levels) --encode--> mp4, frame k at k / fps
 
@@ -35,9 +35,7 @@ def stored_encoder(feature: dict, name: str) -> VideoEncoderConfig:
     """
     info = feature.get("info") or {}
     family = DepthEncoderConfig if is_depth(feature) else RGBEncoderConfig
-    said: dict[str, Any] = {
-        key: info[f"video.{key}"] for key in SETTINGS if info.get(f"video.{key}") is not None
-    }
+    said = _known(info, SETTINGS)
     codec = info.get("video.codec")
     if codec is not None:
         if codec not in ENCODERS:
@@ -51,8 +49,11 @@ def with_stored_scale(config: VideoEncoderConfig, feature: dict) -> VideoEncoder
     info = feature.get("info") or {}
     if not isinstance(config, DepthEncoderConfig):
         return config
-    known = {key: info[f"video.{key}"] for key in SCALE if info.get(f"video.{key}") is not None}
-    return dataclasses.replace(config, **known)
+    return dataclasses.replace(config, **_known(info, SCALE))
+
+
+def _known(info: dict, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: info[f"video.{name}"] for name in names if info.get(f"video.{name}") is not None}
 
 
 def encode_segment(
@@ -84,10 +85,9 @@ def encode_segment(
                 target.mux(stream.encode(None))
     except av.FFmpegError as error:
         raise DatasetError(f"Encoding {segment.path} with {config.codec} failed: {error}.") from error
-    if len(stored_order(out)) != segment.length:
-        raise DatasetError(
-            f"Encoding {segment.path} gave {len(stored_order(out))} of {segment.length} frames."
-        )
+    made = len(stored_order(out))
+    if made != segment.length:
+        raise DatasetError(f"Encoding {segment.path} gave {made} of {segment.length} frames.")
 
 
 def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
@@ -110,7 +110,7 @@ def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
                 yield frame
     if count != segment.length:
         raise DatasetError(
-            f"{segment.path}: {count} of the {segment.length} frames from {segment.start} on could be decoded."
+            f"{segment.path}: {count} of the {segment.length} frames from {segment.start} on were decoded."
         )
 
 

@@ -1,6 +1,6 @@
 """The table of episodes of a new dataset: what every column of the old tables said, under new numbers.
 
-    meta/episodes of the sources --taken row by row, features dropped or renamed--> + new places --> meta/episodes
+    meta/episodes of the sources --rows taken, features dropped or renamed--> + new places --> meta/episodes
 
 Columns that this package does not know are carried over; those of a feature (`<prefix>/<feature>/...`) go
 where the feature goes.
@@ -126,7 +126,7 @@ def with_stats(block: pa.Table, more: Sequence[Stats]) -> pa.Table:
 
 
 def write_block(
-    root: Path, number: int, block: pa.Table, rows: list[dict[str, Any]], chunks_size: int
+    root: Path, number: int, block: pa.Table, *, rows: list[dict[str, Any]], chunks_size: int
 ) -> None:
     """One file of meta/episodes: new numbers and places from `rows`, then the carried columns."""
     place = (0, 0)

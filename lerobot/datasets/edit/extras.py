@@ -25,7 +25,7 @@ PROGRESS = "*_progress.parquet"
 
 
 def unknown_files(root: Path) -> list[Path]:
-    """Files of a dataset that the format does not know, relative to its root; no unfinished or hidden parts."""
+    """Files that the format does not know, relative to the root; unfinished ones are passed over."""
     found = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)

@@ -1,6 +1,6 @@
 """A dataset with features removed, added or renamed; videos that stay are copied as they are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ def add_features(
     """A new dataset with further columns; `dataset` stays as it is.
 
     Args:
-        features: name -> (values, {"dtype", "shape", "names"}). Values are an array or tensor (N, *shape) with
-            a row for every frame of the dataset, or a function (row, episode_index, frame_index) -> value, where
-            `row` holds the numbers and texts of the frame.
+        features: name -> (values, {"dtype", "shape", "names"}). Values are an array or tensor (N, *shape)
+            with a row for every frame of the dataset, or a function (row, episode_index, frame_index) ->
+            value, where `row` holds the numbers and texts of the frame.
 
     Raises:
         DatasetError: a feature exists already, is a camera, or its values do not fit its declaration.
@@ -178,11 +178,8 @@ class AddedColumns(Change):
         table = declared_features(declared, use_videos=False)
         self.added = {name: table[name] for name in add}
         user = {name: one for name, one in kept.items() if name not in DEFAULT_FEATURES}
-        self.features = {
-            **user,
-            **self.added,
-            **{name: kept[name] for name in DEFAULT_FEATURES if name in kept},
-        }
+        last = {name: one for name, one in kept.items() if name in DEFAULT_FEATURES}
+        self.features = {**user, **self.added, **last}
         self.values = {name: self._checked(name, values) for name, (values, _) in add.items()}
 
     def _checked(self, name: str, values: Values) -> Values:

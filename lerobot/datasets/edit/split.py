@@ -1,5 +1,6 @@
 """A dataset cut into several."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,7 @@ def _episodes(meta: LeRobotDatasetMetadata, splits: Splits) -> dict[str, list[in
         if not isinstance(episodes, (int, float))
     }
     flat = [episode for episodes in listed.values() for episode in episodes]
-    twice = (
-        sorted({episode for episode in flat if flat.count(episode) > 1}) if len(set(flat)) < len(flat) else []
-    )
+    twice = [episode for episode, times in Counter(flat).items() if times > 1]
     if twice or not flat:
         raise DatasetError(
             f"splits={splits}: {f'episode {twice[0]} is in two splits' if twice else 'empty'}."

@@ -1,6 +1,6 @@
-"""Where an edit's result goes, and how it gets there: written aside, checked, then put in place at one stroke.
+"""Where an edit's result goes and how it gets there: written aside, checked, put in place at one stroke.
 
-    .NAME.edit-xxxxxxxx  --written, verified, forced to disk-->  exchanged with NAME  -->  the original: NAME_old
+    .NAME.edit-xxxxxxxx  --written, verified, on the disk-->  exchanged with NAME  -->  the original: NAME_old
 
 A process that is killed at any instant leaves the original under its name, or the result under it and the
 original under a hidden name that the next edit turns into `NAME_old`. No backup is ever deleted.
@@ -122,19 +122,19 @@ def staged(target: Target) -> Iterator[Path]:
 def _put_in_place(folder: Path, target: Target) -> None:
     if not target.replaces:
         target.check()
-        os.rename(folder, target.root)
+        folder.rename(target.root)
     else:
         backup = target.backup()
         if not exchange(folder, target.root):
             _move(target.root, backup)
             try:
-                os.rename(folder, target.root)
+                folder.rename(target.root)
             except OSError:
-                os.rename(backup, target.root)
+                backup.rename(target.root)
                 raise
         else:
             files.sync_folders(target.root.parent, levels=1)
-            os.rename(folder, backup)
+            folder.rename(backup)
         logger.info("The original is kept in %s.", backup)
     files.sync_folders(target.root.parent, levels=1)
     (target.root / MARK).unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def _put_in_place(folder: Path, target: Target) -> None:
 
 def _move(old: Path, new: Path) -> None:
     try:
-        os.rename(old, new)
+        old.rename(new)
     except OSError as error:
         raise DatasetError(
             f"{old} cannot be renamed ({error}). Give the result a place of its own with --new_repo_id."
@@ -169,10 +169,10 @@ def recover(root: Path) -> None:
         mark = _read_mark(folder)
         if mark is None:  # an original, exchanged and not renamed any more
             backup = Target(repo_id="", root=root).backup()
-            os.rename(folder, backup)
+            folder.rename(backup)
             logger.warning("An edit was interrupted: the dataset before it is now %s.", backup)
         elif mark.get("ready") and not os.path.lexists(root):  # between the two renames where no exchange is
-            os.rename(folder, root)
+            folder.rename(root)
             logger.warning("An edit was interrupted: its result is now %s.", root)
         else:
             shutil.rmtree(folder)

@@ -16,7 +16,7 @@ NUMBERS = [keys.EPISODE_INDEX, keys.FRAME_INDEX, keys.INDEX, keys.TASK_INDEX]
 TOLERANCE_S = 1e-4
 
 
-class _Disagreement(Exception):
+class _DisagreementError(Exception):
     """Two files of the new dataset say different things."""
 
 
@@ -31,7 +31,7 @@ def verify(repo_id: str, root: Path) -> LeRobotDatasetMetadata:
         _check_rows(meta)
         for key in meta.video_keys:
             _check_videos(meta, key)
-    except (_Disagreement, pa.ArrowException, OSError) as error:
+    except (_DisagreementError, pa.ArrowException, OSError) as error:
         raise DatasetError(
             f"The result did not pass its check, so nothing was replaced: {error}. "
             "lerobot-doctor says whether the dataset that was edited is in order."
@@ -78,4 +78,4 @@ def _agree(path: Path, what: str, got: Any, expected: Any) -> None:
 
 def _need(is_true: bool, words: str) -> None:
     if not is_true:
-        raise _Disagreement(words)
+        raise _DisagreementError(words)

@@ -42,6 +42,7 @@ class NewFile:
 
     @property
     def size(self) -> float:
+        """Bytes, about."""
         return sum(piece.size for piece in self.pieces)
 
     @property
