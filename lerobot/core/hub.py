@@ -25,6 +25,8 @@ VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 class HubError(UserError):
     """The Hub was not reached, refused, or does not have what was asked for."""
 
+    is_unreachable = False  # it did not answer at all
+
 
 def hf_home() -> Path:
     """Base folder of Hugging Face programs: HF_HOME, else ~/.cache/huggingface."""
@@ -100,6 +102,11 @@ class Repo:
         """Names of its branches and tags."""
         refs = self._call("list_repo_refs")
         return [ref.name for ref in (*refs.branches, *refs.tags)]
+
+    def cached_versions(self, cache: Path) -> list[str]:
+        """Names of the branches and tags that a cache holds a snapshot of."""
+        refs = cache / f"{self.repo_type}s--{self.repo_id.replace('/', '--')}" / "refs"
+        return [path.name for path in refs.iterdir()] if refs.is_dir() else []
 
     def snapshot(
         self,
@@ -221,13 +228,13 @@ class Repo:
             where = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline() else explain(error)
             raise HubError(f"{self.repo_type} {self.repo_id!r} could not be downloaded: {where}.") from error
         except (HfHubHTTPError, network_error, OSError, RuntimeError) as error:
-            inner = error.__cause__  # a failed upload is told by a RuntimeError that names the file
-            if isinstance(error, RuntimeError) and not isinstance(
-                inner, (HfHubHTTPError, network_error, OSError)
-            ):
+            # A failed upload is told by a RuntimeError that names the file.
+            why = error.__cause__ if isinstance(error, RuntimeError) else error
+            if not isinstance(why, (HfHubHTTPError, network_error, OSError)):
                 raise
-            why = explain(inner if isinstance(error, RuntimeError) else error)
-            raise HubError(f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {why}.") from error
+            failed = HubError(f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(why)}.")
+            failed.is_unreachable = getattr(why, "response", None) is None
+            raise failed from error
 
 
 def fingerprint(content: Path | bytes) -> tuple[str, str]:

@@ -63,11 +63,10 @@ class Location:
         cls, repo_id: str, *, root: str | Path | None, revision: str, force: bool, token: str | None
     ) -> "Location":
         repo = hub.Repo(repo_id=repo_id, repo_type="dataset", token=token)
-        wanted = revision
-        if hub.parse_version(revision) and not hub.is_offline():
-            revision = hub.choose_version(repo.versions(), revision)
         folder = Path(root).expanduser() if root is not None else None
-        cache = hub.dataset_cache()
+        cache, wanted = hub.dataset_cache(), revision
+        if hub.parse_version(wanted):
+            revision = hub.choose_version(versions(repo, cache, is_cached=folder is None), wanted)
 
         def fetch(*patterns: str) -> Path:
             return repo.snapshot(
@@ -79,7 +78,7 @@ class Location:
             raise hub.HubError(f"{repo_id!r} at revision {revision!r} has no {keys.INFO_FILE}.")
         if is_sharded(found):  # where its episodes lie is only found in the shards themselves
             fetch(META_PATTERN, "data/*", "videos/*")
-        if hub.parse_version(revision) and (hub.parse_version(revision) or ())[0] < 3 and revision != wanted:
+        if revision != wanted and (hub.parse_version(revision) or (3,)) < (3,):
             logger.info("%s has no %s on the Hub; its %s is read as it is.", repo_id, wanted, revision)
         return cls(root=found, repo_id=repo_id, revision=revision, token=token)
 
@@ -125,6 +124,24 @@ class Location:
 def holds_dataset(folder: Path) -> bool:
     """Whether the folder has a dataset's meta/info.json."""
     return (folder / keys.INFO_FILE).is_file()
+
+
+def versions(repo: hub.Repo, cache: Path, *, is_cached: bool) -> list[str]:
+    """Branches and tags of a repository, of its snapshots on this machine where the Hub does not answer.
+
+    Raises:
+        HubError: the Hub does not answer and there are none, or it refuses.
+    """
+    cached = repo.cached_versions(cache) if is_cached else []
+    if hub.is_offline() and cached:
+        return cached
+    try:
+        return repo.versions()
+    except hub.HubError as error:
+        if not (error.is_unreachable and cached):
+            raise
+        logger.warning("%s The snapshot of %s on this machine is read.", error, repo.repo_id)
+        return cached
 
 
 def check_not_broken(folder: Path) -> None:

@@ -33,6 +33,7 @@ class LeRobotDatasetMetadata:
         DatasetError: nothing is found at the places that are looked at, or files contradict each other.
     """
 
+    episodes: EpisodeTable
     old_layout: str | None = None  # "v2.1" and the like for a dataset that is only read
     missing_columns: tuple[str, ...] = ()  # default columns that its data files lack
 

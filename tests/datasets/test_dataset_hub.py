@@ -198,7 +198,7 @@ def test_a_broken_folder_is_not_looked_up_on_the_hub(pushed, tmp_path, is_home):
 
 
 @pytest.mark.parametrize("name", ["v21", "v20"])
-def test_an_older_dataset_of_the_hub_is_read_as_it_is(hub, tmp_path, caplog, name):
+def test_an_older_dataset_of_the_hub_is_read_as_it_is(hub, tmp_path, monkeypatch, caplog, name):
     source = made.make(tmp_path / "source", LENGTHS, FEATURES)
     folder = getattr(layouts, name)(source, tmp_path / "old")
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -215,6 +215,10 @@ def test_an_older_dataset_of_the_hub_is_read_as_it_is(hub, tmp_path, caplog, nam
     layouts.check(LeRobotDataset("me/old"), LENGTHS)
     with pytest.raises(DatasetError, match="--operation.type=convert"):
         LeRobotDataset("me/old").push_to_hub()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.requests.clear()
+    layouts.check(LeRobotDataset("me/old"), LENGTHS)
+    assert not hub.requests
 
 
 def test_shards_of_the_hub_are_read(hub, tmp_path):
@@ -260,6 +264,14 @@ def test_a_snapshot_is_read_offline(pushed, monkeypatch):
     pushed.requests.clear()
     made.check(LeRobotDataset("me/made"), LENGTHS)
     assert not pushed.requests
+
+
+def test_a_snapshot_is_read_when_the_hub_does_not_answer(pushed, monkeypatch, caplog):
+    LeRobotDataset("me/made")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    made.check(LeRobotDataset("me/made"), LENGTHS)
+    said = [record.message for record in caplog.records if "on this machine is read" in record.message]
+    assert len(said) == 1 and "127.0.0.1:9" in said[0] and "\n" not in said[0]
 
 
 def test_a_missing_dataset_names_every_place(hub, tmp_path, monkeypatch):

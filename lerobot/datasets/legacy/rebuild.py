@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_TABLE = 5000  # of meta/episodes
 # In the order that LeRobot writes them.
-INFO_ORDER = ("codebase_version", "fps", "features", "total_episodes", "total_frames", "total_tasks")
-INFO_ORDER += ("chunks_size", "data_files_size_in_mb", "video_files_size_in_mb", "data_path", "video_path")
+INFO_ORDER = [
+    *("codebase_version", "fps", "features", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
+    *("data_files_size_in_mb", "video_files_size_in_mb", "data_path", "video_path"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

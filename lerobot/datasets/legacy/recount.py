@@ -36,7 +36,8 @@ def _numbers(dataset: LeRobotDataset, episode: int) -> Stats:
 
 
 def _pictures(dataset: LeRobotDataset, episode: int) -> Stats:
-    row, running = dataset.meta.episodes[episode], {}
+    row = dataset.meta.episodes[episode]
+    running: dict[str, RunningQuantileStats] = {}
     sampled = sample_indices(int(row["length"]))
     for start in range(0, len(sampled), PICTURES_AT_ONCE):
         wanted = [int(row["dataset_from_index"]) + k for k in sampled[start : start + PICTURES_AT_ONCE]]
