@@ -1,5 +1,6 @@
 """Older layouts: read as they are, converted to v3.0, and never harmed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,9 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.edit import convert
 from lerobot.datasets.edit.convert import convert_format
+from lerobot.datasets.legacy import rebuild
 from lerobot.datasets.schema import DEFAULT_FEATURES
+from lerobot.datasets.stats import aggregate_stats
 from tests.fakes import dataset as made
 from tests.fakes import layouts
 
@@ -144,6 +147,25 @@ def test_what_v20_does_not_have_is_said(source, tmp_path):
 def test_statistics_of_an_episode_are_those_of_the_file(source, old):
     one = LeRobotDataset("me/old", root=old).meta.episodes.stats(2)
     np.testing.assert_allclose(one["action"]["std"], source.meta.episodes.stats(2)["action"]["std"])
+
+
+def test_statistics_that_not_every_episode_has_are_put_together(source, old):
+    path = old / "meta/episodes_stats.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    del rows[1]["stats"]["action"]
+    rows[2]["stats"]["observation.state"]["max"][0] = float("nan")  # Python's JSON has it, others do not
+    layouts.write_lines(path, rows)
+    meta = LeRobotDataset("me/old", root=old).meta
+    wanted = aggregate_stats([source.meta.episodes.stats(k) for k in (0, 2, 3)])["action"]
+    for stat in ("min", "max", "mean", "std", "count"):
+        np.testing.assert_allclose(meta.stats["action"][stat], wanted[stat], rtol=1e-6, err_msg=stat)
+    assert np.isnan(meta.stats["observation.state"]["max"][0]) and "action" not in meta.episodes.stats(1)
+    assert [int(one["action"]["count"][0]) for one in (meta.episodes.stats(k) for k in (0, 2, 3))] == [
+        3,
+        5,
+        2,
+    ]
+    layouts.check(convert_format("me/old", old), LENGTHS)
 
 
 def test_texts_of_a_layout_without_tasks_follow_the_data_files(source, tmp_path):
@@ -331,15 +353,26 @@ def test_a_damaged_dataset_is_not_converted(source, old, tmp_path, name):
 
 
 def test_a_result_that_differs_is_thrown_away(old, tmp_path, monkeypatch):
-    rebuild = convert.rebuild
+    careful = convert.rebuild
 
     def careless(source, out, **limits):
-        rebuild(source, out, **limits)
+        careful(source, out, **limits)
         change(out / "data/chunk-000/file-000.parquet", **{"observation.count": range(1, 15)})
 
     monkeypatch.setattr(convert, "rebuild", careless)
     before = contents(old)
     with pytest.raises(DatasetError, match="rows of episode 0 differ after writing; nothing was changed"):
+        convert_format("me/old", old)
+    assert contents(old) == before and [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_full_disk_leaves_the_original(old, tmp_path, monkeypatch):
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rebuild, "join_videos", full)
+    before = contents(old)
+    with pytest.raises(DatasetError, match="No space left on device. It was not changed"):
         convert_format("me/old", old)
     assert contents(old) == before and [path.name for path in tmp_path.iterdir()] == ["old"]
 

@@ -80,7 +80,7 @@ def view(root: Path, info: dict[str, Any], *, may_tear: bool = False) -> View:
         tasks=TaskTable(tasks),
         stats=read_stats(root, count=sum(lengths)),
         missing_columns=_missing_columns(list(shards.values())),
-        files={"data": list(shards.values()), **videos_of},
+        list_files=lambda: {"data": list(shards.values()), **videos_of},
     )
 
 

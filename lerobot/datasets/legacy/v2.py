@@ -5,6 +5,7 @@ data/chunk-CCC/episode_EEEEEE.parquet    videos/chunk-CCC/<camera>/episode_EEEEE
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,17 @@ import numpy as np
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
+from lerobot.datasets.legacy.episode_stats import EpisodeStats
 from lerobot.datasets.legacy.view import (
     OldEpisodes,
-    Stats,
     View,
-    arrays,
     episode_rows,
     lengths_of,
-    read_lines,
     read_stats,
     read_tasks,
 )
 from lerobot.datasets.schema import DEFAULT_FEATURES
-from lerobot.datasets.stats import aggregate_stats
-from lerobot.datasets.tables import TaskTable
+from lerobot.datasets.tables import EPISODES_FOLDER, TaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +39,17 @@ def view(root: Path, info: dict[str, Any]) -> View:
     Raises:
         DatasetError: a file of meta/ is missing or damaged, or does not hold every episode.
     """
+    if (root / EPISODES_FOLDER).is_dir() and not (root / keys.EPISODES_JSONL).is_file():
+        raise DatasetError(
+            f"{root / keys.INFO_FILE}: codebase_version is {info['codebase_version']!r}, but the episodes "
+            f"are in {EPISODES_FOLDER}/ as in v3.0. Correct it, or load with force_cache_sync=True to download "
+            "it."
+        )
     rows = episode_rows(root)
     lengths = lengths_of(root, rows)
-    own_stats = _episode_stats(root)
-    if own_stats:
-        stats = aggregate_stats(list(own_stats.values()))
-    else:
-        stats = read_stats(root, count=sum(lengths))
+    path = root / keys.EPISODES_STATS_JSONL
+    own_stats = EpisodeStats(path) if path.is_file() and path.stat().st_size else {}
+    stats = own_stats.whole if own_stats else read_stats(root, count=sum(lengths))
     cameras = [k for k, f in info.get("features", {}).items() if f.get("dtype") == "video"]
     columns = _columns(rows, lengths, cameras, info)
     described = _info(info, lengths)
@@ -57,7 +59,7 @@ def view(root: Path, info: dict[str, Any]) -> View:
         episodes=OldEpisodes(columns, root=root, stats=own_stats),
         tasks=TaskTable(_tasks(root, rows)),
         stats=stats,
-        files=_files(root, described, columns, cameras),
+        list_files=partial(_files, root, described, columns, cameras),
     )
 
 
@@ -125,16 +127,3 @@ def _tasks(root: Path, rows: list[dict[str, Any]]) -> list[str]:
     if unknown is not None:
         logger.warning("%s does not number the task %r of an episode.", root / keys.TASKS_JSONL, unknown)
     return names
-
-
-def _episode_stats(root: Path) -> dict[int, Stats]:
-    """Statistics by episode; empty for v2.0, which has none."""
-    path = root / keys.EPISODES_STATS_JSONL
-    if not path.is_file():
-        return {}
-    found = {}
-    for k, row in enumerate(read_lines(path)):
-        if not isinstance(row.get(keys.EPISODE_INDEX), int) or not isinstance(row.get("stats"), dict):
-            raise DatasetError(f"{path}, entry {k + 1}: expected episode_index and stats, got {list(row)}.")
-        found[row[keys.EPISODE_INDEX]] = arrays(row["stats"])
-    return found

@@ -7,7 +7,9 @@ which of them holds each episode.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ SHARDS = "v3.0 with meta/episodes.jsonl"  # what the layout of `shards.py` is ca
 class OldEpisodes(EpisodeTable):
     """Where the episodes of an older layout lie; their statistics, as far as there are any, are in memory."""
 
-    def __init__(self, columns: dict[str, list], *, root: Path, stats: dict[int, Stats]) -> None:
+    def __init__(self, columns: dict[str, list], *, root: Path, stats: Mapping[int, Stats]) -> None:
         line = root / keys.EPISODES_JSONL
         super().__init__(columns, [(line, row) for row in range(len(columns[keys.EPISODE_INDEX]))])
         self.root, self.own_stats = root, stats
@@ -53,8 +55,13 @@ class View:
     episodes: OldEpisodes
     tasks: TaskTable
     stats: Stats
-    files: dict[str, list[Path]]  # "data" and cameras -> files; one after the other they hold all frames
+    list_files: Callable[[], dict[str, list[Path]]]
     missing_columns: tuple[str, ...] = ()  # default columns that the data files lack
+
+    @cached_property
+    def files(self) -> dict[str, list[Path]]:
+        """Under "data" and under each camera the files that, one after the other, hold all frames."""
+        return self.list_files()
 
 
 def open_view(root: Path, *, may_tear: bool = False) -> View | None:
