@@ -42,21 +42,24 @@ def view(root: Path, info: dict[str, Any]) -> View:
     if (root / EPISODES_FOLDER).is_dir() and not (root / keys.EPISODES_JSONL).is_file():
         raise DatasetError(
             f"{root / keys.INFO_FILE}: codebase_version is {info['codebase_version']!r}, but the episodes "
-            f"are in {EPISODES_FOLDER}/ as in v3.0. Correct it, or load with force_cache_sync=True to download "
-            "it."
+            f"are in {EPISODES_FOLDER}/ as in v3.0. Correct it, or load with force_cache_sync=True to "
+            "download it."
         )
     rows = episode_rows(root)
     lengths = lengths_of(root, rows)
     path = root / keys.EPISODES_STATS_JSONL
-    own_stats = EpisodeStats(path) if path.is_file() and path.stat().st_size else {}
-    stats = own_stats.whole if own_stats else read_stats(root, count=sum(lengths))
+    if path.is_file() and path.stat().st_size:
+        own_stats = EpisodeStats(path)
+        stats = own_stats.whole
+    else:
+        own_stats, stats = None, read_stats(root, count=sum(lengths))
     cameras = [k for k, f in info.get("features", {}).items() if f.get("dtype") == "video"]
     columns = _columns(rows, lengths, cameras, info)
     described = _info(info, lengths)
     return View(
         layout=str(info["codebase_version"]),
         info=described,
-        episodes=OldEpisodes(columns, root=root, stats=own_stats),
+        episodes=OldEpisodes(columns, root=root, stats=own_stats or {}),
         tasks=TaskTable(_tasks(root, rows)),
         stats=stats,
         list_files=partial(_files, root, described, columns, cameras),
