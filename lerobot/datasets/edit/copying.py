@@ -35,6 +35,7 @@ from lerobot.datasets.edit.verify import verify
 from lerobot.datasets.encoder import probe_info
 from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
+from lerobot.datasets.schema import data_features
 from lerobot.datasets.stats import Stats, aggregate_stats
 from lerobot.datasets.tables import TaskTable
 
@@ -218,14 +219,12 @@ class Copy:
     def _schema(self) -> pa.Schema:
         paths = dict.fromkeys(m.root / m.get_data_file_path(e) for m, e in self.picks)
         stored = [pq.read_schema(path) for path in paths]
-        gone = {name for meta, _ in self.picks[:1] for name in meta.features} - set(self.features)
-        schema = output_schema(self.features, stored, self.renamed, gone=gone)
-        lost = {name for one in stored for name in one.names}
-        lost -= {*schema.names, *self.renamed, *gone}
+        kept = data_features(self.features)
+        declared = {name for meta, _ in self.picks[:1] for name in meta.features}
+        schema = output_schema(self.features, stored, self.renamed, gone=declared - set(kept))
+        lost = {name for one in stored for name in one.names} - declared - set(schema.names)
         if lost:
-            logger.warning(
-                "Columns that not every data file has are left behind: %s.", ", ".join(sorted(lost))
-            )
+            logger.warning("Columns that not every data file has stay behind: %s.", ", ".join(sorted(lost)))
         return schema
 
     def _rename_columns(self, table: pa.Table) -> pa.Table:

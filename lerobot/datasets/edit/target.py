@@ -113,6 +113,9 @@ def staged(target: Target) -> Iterator[Path]:
             os.fsync(mark.fileno())
             if before is not None and _identity(target.root) != before:
                 raise DatasetError(f"{target.root} was changed by somebody while it was edited; run again.")
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DatasetError(f"Writing {target.root} failed ({error}); nothing was changed.") from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
