@@ -77,7 +77,7 @@ def lengths_at(root: Path) -> list[int]:
 
 
 def assert_nothing_is_lost(root: Path) -> bool:
-    """The original is under its name, or the result is and the original beside it; whether it was replaced."""
+    """The original is under its name, or the result is and the original beside it; whether it is."""
     lengths = lengths_at(root)
     assert lengths in (LENGTHS, [4, 5])
     if lengths == [4, 5]:

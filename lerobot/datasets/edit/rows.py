@@ -119,6 +119,20 @@ class RowWriter:
             self.writer = None
 
 
+def stored_schema(path: Path) -> pa.Schema:
+    """The columns of a parquet file.
+
+    Raises:
+        DatasetError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing.")
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}).") from error
+
+
 def output_schema(
     features: dict[str, dict],
     stored: Sequence[pa.Schema],
