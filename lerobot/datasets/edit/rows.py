@@ -84,7 +84,8 @@ class RowWriter:
         self.joins = joins  # whether rows of different source files may share a file
         self.writer: pq.ParquetWriter | None = None
         self.at: Position = (0, 0)
-        self.frames, self.source = 0, None
+        self.frames = 0
+        self.source: Path | None = None
 
     def write(self, table: pa.Table, source: Path) -> Position:
         """Add an episode that comes from a source file; returns the new file's numbers."""
