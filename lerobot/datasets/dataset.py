@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -230,8 +231,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Frames in the chosen episodes."""
         if self.episodes is None:
             return self.meta.total_frames
-        lengths = self.meta.episodes.columns["length"]
-        return sum(lengths[episode] for episode in self.episodes)
+        return int(np.asarray(self.meta.episodes.column("length"))[self.episodes].sum())
 
     @property
     def num_episodes(self) -> int:
@@ -395,11 +395,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return chosen
 
     def _needed_files(self, *, with_videos: bool) -> list[Path]:
-        chosen = self.episodes if self.episodes is not None else range(self.meta.total_episodes)
-        names = [self.meta.get_data_file_path(episode) for episode in chosen]
-        if with_videos:
-            names += [self.meta.get_video_file_path(e, key) for key in self.meta.video_keys for e in chosen]
+        chosen = self._episode_numbers()
+        names, _ = self.meta.files_of(chosen)
+        for key in self.meta.video_keys if with_videos else []:
+            names += self.meta.files_of(chosen, video_key=key)[0]
         return names
+
+    def _episode_numbers(self) -> np.ndarray:
+        """The chosen episodes (E,), ascending."""
+        return np.arange(self.meta.total_episodes) if self.episodes is None else np.array(self.episodes)
 
     def __repr__(self) -> str:
         return (
