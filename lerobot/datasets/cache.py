@@ -43,6 +43,7 @@ ORIGIN = "origin.txt"  # in each folder: the dataset's root
 Identity = tuple[str, int, int]  # path, size, time of change in ns; -1 for a file that is not there
 Layout = dict[str, tuple[Any, tuple[int, ...]]]  # name -> dtype, shape
 Arrays = dict[str, np.ndarray]
+Fill = Callable[[Arrays], tuple[dict[str, Any], Arrays]]  # -> what to note, arrays of sizes not known before
 _said: set[str] = set()  # what this process was told already
 
 
@@ -108,10 +109,10 @@ class CacheFolder:
         key: str,
         *,
         layout: Layout,
-        fill: Callable[[Arrays], dict[str, Any] | None],
+        fill: Fill,
         sources: list[Identity],
     ) -> Stored:
-        """A new entry made of `sources`: `fill` writes the arrays and returns what is noted with them.
+        """A new entry made of `sources`: `fill` writes the arrays of the layout in place.
 
         Arrays stay in memory, and one line says so, when the cache home cannot be written.
         """
@@ -120,28 +121,36 @@ class CacheFolder:
             part = self._start(size)
         except OSError as error:
             self._say_unwritable(error)
-            arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in layout.items()}
-            return Stored(arrays=arrays, about=fill(arrays) or {}, path=None)
+            return in_memory(layout, fill)
         try:
             arrays = _views(np.memmap(part, dtype=np.uint8, mode="r+"), places)
-            about = fill(arrays) or {}
+            about, more = fill(arrays)
             path = self.path(kind, key)
             try:
+                places, size = _extend(part, places, size, more)
                 _seal(part, path, {"arrays": places, "about": about, "size": size, "sources": sources})
                 self._tidy(kind, path)
                 return open_entry(path)
             except OSError as error:
                 self._say_unwritable(error)
-                return Stored(arrays=arrays, about=about, path=None)
+                return Stored(arrays=arrays | more, about=about, path=None)
         finally:
             part.unlink(missing_ok=True)
 
-    def _start(self, size: int) -> Path:
-        """An unfinished file of this size whose blocks are the file's already: a full disk is met here."""
+    def prepare(self) -> None:
+        """Make the folder if it is not there; the folders of datasets that are gone are removed then.
+
+        Raises:
+            OSError: it cannot be made.
+        """
         if not self.folder.is_dir():
             _forget_lost(self.folder.parent)
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(self.folder / ORIGIN, str(self.root))
+            (self.folder / ORIGIN).write_text(str(self.root), encoding="utf-8")
+
+    def _start(self, size: int) -> Path:
+        """An unfinished file of this size whose blocks are the file's already: a full disk is met here."""
+        self.prepare()
         descriptor, name = tempfile.mkstemp(prefix=".", suffix=files.PART_SUFFIX, dir=self.folder)
         try:
             allocate(descriptor, size)
@@ -213,6 +222,13 @@ def allocate(descriptor: int, size: int) -> None:
             file.write(chunk[: size - start])
 
 
+def in_memory(layout: Layout, fill: Fill) -> Stored:
+    """The same without a file."""
+    arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in layout.items()}
+    about, more = fill(arrays)
+    return Stored(arrays=arrays | more, about=about, path=None)
+
+
 def _places(layout: Layout) -> tuple[dict[str, list], int]:
     """Where each array goes: name -> [dtype, shape, offset]; and the bytes of all."""
     places, at = {}, 0
@@ -230,6 +246,20 @@ def _views(data: np.ndarray, places: dict[str, list]) -> Arrays:
         end = offset + dtype.itemsize * int(np.prod(shape))
         views[name] = flat[offset:end].view(dtype).reshape(shape)
     return views
+
+
+def _extend(part: Path, places: dict[str, list], size: int, more: Arrays) -> tuple[dict[str, list], int]:
+    """Add arrays whose size was not known before; the places and the bytes of all."""
+    added, room = _places({name: (array.dtype, array.shape) for name, array in more.items()})
+    if not more:
+        return places, size
+    with part.open("ab") as file:
+        for name, array in more.items():
+            added[name][2] += size
+            file.write(bytes(added[name][2] - file.tell()))
+            file.write(np.ascontiguousarray(array).data)
+        file.write(bytes(size + room - file.tell()))
+    return places | added, size + room
 
 
 def _seal(part: Path, path: Path, header: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lerobot.core.errors import DatasetError, suggest
-from lerobot.datasets.cache import Arrays, CacheFolder, Identity, Layout, Stored, identify, make_key
+from lerobot.datasets.cache import CacheFolder, Identity, Stored, identify, make_key
 from lerobot.datasets.tables import EPISODES_FOLDER, STATS_PREFIX, open_parquet, unflatten_stats
 
 NEEDED = (
@@ -185,14 +185,8 @@ class EpisodeTable:
         with pa.ipc.new_stream(sink, rest.schema) as writer:
             writer.write_table(rest)
         arrays["rest"] = np.frombuffer(sink.getvalue(), np.uint8)
-        layout: Layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-
-        def fill(places: Arrays) -> dict[str, Any]:
-            for name, array in arrays.items():
-                places[name][...] = array
-            return {"names": list(self.columns)}
-
-        return cache.make(KIND, key, layout=layout, fill=fill, sources=identities)
+        about = {"names": list(self.columns)}
+        return cache.make(KIND, key, layout={}, fill=lambda _: (about, arrays), sources=identities)
 
     @classmethod
     def _stored(cls, stored: Stored, paths: list[Path]) -> "EpisodeTable":
