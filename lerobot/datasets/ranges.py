@@ -8,6 +8,7 @@ Requests go to the commit that meta/ came from, so that a push in between change
 
 import io
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +30,7 @@ TIMEOUT_S = 30.0
 ATTEMPTS = 6  # of one request
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # between attempts; doubled each time
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # answers after which the same request may succeed
+COMMIT = re.compile(r"[0-9a-f]{40}")
 STALE = (400, 401, 403, 404, 410)  # answers of a redirected address that has expired
 
 
@@ -77,7 +79,8 @@ class HubRanges:
         assert location.revision is not None
         self.repo = hub.Repo(repo_id=location.repo_id, repo_type="dataset", token=location.token)
         is_cached = location.root.is_relative_to(hub.dataset_cache())
-        self.revision = location.root.name if is_cached else self.repo.commit(location.revision)
+        found = location.root.name if is_cached else location.revision
+        self.revision = found if COMMIT.fullmatch(found) else self.repo.resolve(found)
         self.fetched_bytes = 0
         self._redirects: dict[Path, str] = {}  # where the Hub sent us last time, which saves one round trip
 

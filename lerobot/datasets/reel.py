@@ -59,6 +59,7 @@ class Reel:
         self.cameras = {name: meta.features[name] for name in meta.camera_keys}
         self.chunk = CHUNK if self.cameras else NUMBERS_CHUNK
         self._tables: dict[Path, SampleTable | None] = {}
+        self._sizes: dict[str, tuple[int, ...]] = {}  # of the first picture of each camera
 
     def entries(self, run: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Entry]:
         """The items of (episode, ascending frame numbers in it), one after another.
@@ -123,7 +124,7 @@ class Reel:
     ) -> Iterator[np.ndarray]:
         path = self.meta.get_video_file_path(rows.episode, name)
         track = open_files.get(name)
-        if track is None or track.name != path:
+        if track is None or track.path != path:
             if track is not None:
                 track.close()
             track = open_files[name] = VideoTrack(
@@ -134,8 +135,8 @@ class Reel:
                 is_depth=is_depth(self.cameras[name]),
                 tables=self._tables,
             )
-        seconds = self.meta.episodes[rows.episode][f"videos/{name}/from_timestamp"]
-        return track.read(round(float(seconds) * self.meta.fps) + needed)
+        seconds = self.meta.episodes.columns[f"videos/{name}/from_timestamp"][rows.episode]
+        return track.frames(float(seconds), needed)
 
     def _images(
         self, name: str, rows: EpisodeRows, needed: np.ndarray, open_files: dict[str, Any]
@@ -148,12 +149,14 @@ class Reel:
             yield images.decode(data, where=where, is_depth=has_depth)
 
     def _checked(self, name: str, pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        expected = image_shape(self.cameras[name])
+        feature = self.cameras[name]
         for picture in pictures:
-            if picture.shape != expected:
+            # Pictures inside data files are whatever size they are; videos are as declared.
+            expected = image_shape(feature) if feature["dtype"] == "video" else picture.shape
+            if picture.shape != self._sizes.setdefault(name, expected):
                 raise DatasetError(
-                    f"{name!r} has a picture of shape {picture.shape}, meta/info.json declares {expected} "
-                    "(channels, height, width)."
+                    f"{name!r} has a picture of shape {picture.shape}, expected {self._sizes[name]} "
+                    "(channels, height, width) like the others."
                 )
             yield picture
 

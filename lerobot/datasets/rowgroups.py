@@ -22,6 +22,7 @@ import torch
 
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.legacy import defaults
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.ranges import RangeSource
 from lerobot.datasets.schema import TEXT_DTYPES, data_features, is_numeric, numbers
@@ -30,6 +31,7 @@ GROUP_CACHE_BYTES = 256 * 1024**2
 FOOTERS = 64  # files whose footers are kept
 PAGE_BYTES = 256 * 1024  # read at a time from a picture column
 PICTURES_AT_ONCE = 8  # cells taken from a picture column at a time
+WHOLE = -1  # number of the "row group" that is a whole file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class Footer:
         """Read from a file's metadata."""
         groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
         names = [metadata.schema.column(c).path for c in range(metadata.num_columns)]
-        told = [group.column(names.index(keys.INDEX)).statistics for group in groups]
+        at = names.index(keys.INDEX) if keys.INDEX in names else None
+        told = [group.column(at).statistics if at is not None else None for group in groups]
         bounds = [
             (one.min, one.max) if one is not None and one.has_min_max else (-1, np.iinfo(np.int64).max)
             for one in told
@@ -96,14 +99,18 @@ class DataFiles:
         Raises:
             DatasetError: its file is missing or damaged, lacks a column, or does not hold its rows.
         """
-        row = self.meta.episodes[number]
-        first, stop = int(row["dataset_from_index"]), int(row["dataset_to_index"])
+        table = self.meta.episodes.columns
+        first, stop = (int(table[f"dataset_{side}_index"][number]) for side in ("from", "to"))
         path = self.meta.get_data_file_path(number)
         footer = self.footer(path)
         groups = footer.overlapping(first, stop)
         if not groups:
             raise _not_there(path, 0, first, stop)
-        table = pa.concat_tables([self._group(path, g, rows=stop - first) for g in groups])
+        if self.meta.missing_columns:  # which are made for a whole file
+            groups, tables = list(range(len(footer.first))), [self._whole(path)]
+        else:
+            tables = [self._group(path, g, rows=stop - first) for g in groups]
+        table = pa.concat_tables(tables)
         in_file = np.concatenate([np.arange(footer.starts[g], footer.starts[g + 1]) for g in groups])
         index = self._numbers(path, table, keys.INDEX)
         kept = np.flatnonzero((index >= first) & (index < stop))
@@ -141,7 +148,8 @@ class DataFiles:
                 self._footers.move_to_end(path)
                 return self._footers[path]
         metadata = self._open(path).metadata
-        missing = set(self.features) - set(metadata.schema.to_arrow_schema().names)
+        there = {*metadata.schema.to_arrow_schema().names, *self.meta.missing_columns}
+        missing = set(self.features) - there
         if missing:
             raise DatasetError(
                 f"{path} lacks the columns {', '.join(sorted(missing))} that meta/info.json declares."
@@ -164,7 +172,31 @@ class DataFiles:
 
     def _group(self, path: Path, group: int, *, rows: int) -> pa.Table:
         """A row group without pictures; kept when it holds more than the episode of so many rows."""
-        key = (path, group)
+        names = [name for name, one in self.features.items() if one["dtype"] != "image"]
+        return self._kept(
+            (path, group),
+            lambda file: file.read_row_group(group, columns=names, use_threads=False),
+            rows=rows,
+        )
+
+    def _whole(self, path: Path) -> pa.Table:
+        """A whole file without pictures, with the default columns that files of an old layout lack."""
+        lacking = self.meta.missing_columns
+        names = [
+            name for name, one in self.features.items() if one["dtype"] != "image" and name not in lacking
+        ]
+        return self._kept(
+            (path, WHOLE),
+            lambda file: defaults.fill(
+                file.read(columns=names, use_threads=False), self.meta, self.meta.root / path
+            ),
+            rows=0,
+        )
+
+    def _kept(
+        self, key: tuple[Path, int], read: Callable[[pq.ParquetFile], pa.Table], *, rows: int
+    ) -> pa.Table:
+        path = key[0]
         with self._lock:
             guard = self._reading.setdefault(key, threading.Lock())
         with guard:  # of several episodes that begin in one group at a time, one reads it
@@ -172,11 +204,8 @@ class DataFiles:
                 if key in self._groups:
                     self._groups.move_to_end(key)
                     return self._groups[key]
-            names = [name for name, one in self.features.items() if one["dtype"] != "image"]
             try:
-                table = self._open(path, self.footer(path).metadata).read_row_group(
-                    group, columns=names, use_threads=False
-                )
+                table = read(self._open(path, self.footer(path).metadata))
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(path, error) from error
             if len(table) > rows:

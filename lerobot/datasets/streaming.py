@@ -67,6 +67,7 @@ class StreamingLeRobotDataset(IterableDataset):
         return_uint8: colour pictures as uint8 instead of float32 in 0..1.
         depth_output_unit: "mm" or "m".
         repo_type: only "dataset".
+        tasks: only the episodes in which one of these texts is a task; with `episodes`, those in both.
         rank, num_ranks: which part this process reads; those of torch.distributed when it is set up.
         drop_n_last_frames: frames at the end of each episode that are not items of their own.
         num_threads: threads that fetch and decode, per process.
@@ -96,6 +97,7 @@ class StreamingLeRobotDataset(IterableDataset):
         *,
         repo_type: str = "dataset",
         token: str | None = None,
+        tasks: Sequence[str] | None = None,
         rank: int | None = None,
         num_ranks: int | None = None,
         drop_n_last_frames: int = 0,
@@ -120,6 +122,8 @@ class StreamingLeRobotDataset(IterableDataset):
         self.revision = self.meta.revision
         self.meta.use_depth_unit(depth_output_unit)
         self.episodes = None if episodes is None else _existing(self.meta, episodes)
+        if tasks is not None:
+            self.episodes = _with_tasks(self.meta, self._chosen, tasks)
         self._deltas = frame_deltas(
             delta_timestamps or {}, fps=self.fps, tolerance_s=tolerance_s, known=list(self.features)
         )
@@ -177,10 +181,13 @@ class StreamingLeRobotDataset(IterableDataset):
         entries = self._begin()
         return (self._stacked(part) for part in iter(lambda: list(islice(entries, batch_size)), []))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next iterator give this epoch, from its beginning."""
+    def set_epoch(self, epoch: int, position: int = 0) -> None:
+        """Make the next iterator give this epoch, without the first `position` items of this process."""
         self._epochs.set(epoch)
-        self._resumed = self._progress = None
+        self._progress = None
+        self._resumed = {"epoch": epoch, "position": position, **self._part(), **self._order()}
+        if not position:
+            self._resumed = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where this process's last iterator is: after the items it has given.
@@ -256,7 +263,8 @@ class StreamingLeRobotDataset(IterableDataset):
 
     def _runs(self, epoch: int, part: int, num_parts: int) -> list[Run]:
         if self._groups is None:
-            files = [self.meta.get_data_file_path(segment.episode) for segment in self._segments]
+            paths, which = self.meta.files_of(np.array([s.episode for s in self._segments], dtype=np.int64))
+            files = [paths[k] for k in which]
             self._groups = group_by_file(self._segments, files, is_joined=self._must_read_in_order(files))
         if not self.shuffle:
             return part_of([run for group in self._groups for run in group], part, num_parts)
@@ -266,8 +274,9 @@ class StreamingLeRobotDataset(IterableDataset):
         """Whether pictures of many episodes share a row group, judged by the first file."""
         if not self.meta.image_keys or not files:
             return False
-        everywhere = [self.meta.get_data_file_path(e) for e in range(self.meta.total_episodes)]
-        return holds_runs(self._own_reel().data.footer(files[0]), everywhere.count(files[0]))
+        paths, which = self.meta.files_of(np.arange(self.meta.total_episodes))
+        num_episodes = int((which == paths.index(files[0])).sum())
+        return holds_runs(self._own_reel().data.footer(files[0]), num_episodes)
 
     @cached_property
     def _segments(self) -> list[Segment]:
@@ -361,9 +370,22 @@ def _existing(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int
     return chosen
 
 
-def _files(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[Path]:
-    names = [meta.get_data_file_path(episode) for episode in episodes]
-    return names + [meta.get_video_file_path(e, key) for key in meta.video_keys for e in episodes]
+def _with_tasks(meta: LeRobotDatasetMetadata, episodes: list[int], tasks: Sequence[str]) -> list[int]:
+    texts = [tasks] if isinstance(tasks, str) else list(tasks)
+    wanted = {meta.tasks.name(meta.tasks.index(text)) for text in texts}
+    listed = meta.episodes.column("tasks")
+    found = [episode for episode in episodes if wanted.intersection(listed[episode] or ())]
+    if not found:
+        raise DatasetError(
+            f"tasks={texts}: none of the {len(episodes)} chosen episodes of {meta.repo_id!r} has one."
+        )
+    return found
+
+
+def _files(meta: LeRobotDatasetMetadata, episodes: list[int]) -> list[Path]:
+    chosen = np.array(episodes, dtype=np.int64)
+    names, _ = meta.files_of(chosen)
+    return names + [name for key in meta.video_keys for name in meta.files_of(chosen, video_key=key)[0]]
 
 
 def _rank_of(rank: int | None, num_ranks: int | None) -> tuple[int, int]:

@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset, reel
+from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.shards import Segment, ShuffleBuffer, part_of
 from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
 from tests.fakes import dataset as made
+from tests.fakes import layouts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "datasets"
 LENGTHS = [5, 1, 9, 4, 7, 3]
@@ -79,12 +81,30 @@ def test_items_of_datasets_by_others(name, has_windows):
 
 
 @pytest.mark.parametrize(
+    "layout",
+    [
+        layouts.v21,
+        layouts.v20,
+        lambda source, out: layouts.shards(source, out, data=[[0, 1, 2], [3]]),
+        lambda source, out: layouts.shards(
+            source, out, data=[[0, 1], [2, 3]], videos=[[0], [1, 2, 3]], without=tuple(DEFAULT_FEATURES)
+        ),
+    ],
+    ids=["v2.1", "v2.0", "shards", "bare"],
+)
+def test_items_of_older_layouts(tmp_path, layout):
+    source = made.make(tmp_path / "new", [4, 6, 3, 5], EVERYTHING)
+    compare(layout(source, tmp_path / "old"))
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"return_uint8": True},
         {"depth_output_unit": "m"},
         {"image_transforms": lambda pictures: 1 - pictures[..., ::2]},
         {"episodes": [4, 0, 4]},
+        {"tasks": [made.TASKS[1]]},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -317,6 +337,7 @@ def test_a_state_of_another_order_is_refused(numbers_only):
     [
         ({"episodes": [99]}, "episode 99 does not exist; 'me/made' has 6 episodes"),
         ({"episodes": []}, "empty"),
+        ({"episodes": [0], "tasks": [made.TASKS[1]]}, "none of the 1 chosen episodes"),
         ({"delta_timestamps": {"actoin": [0]}}, "Did you mean 'action'"),
         ({"depth_output_unit": "cm"}, "'mm' or 'm'"),
         ({"repo_type": "bucket"}, "'dataset'"),
