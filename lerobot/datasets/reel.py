@@ -61,7 +61,7 @@ class Reel:
         self._tables: dict[Path, SampleTable | None] = {}
         self._sizes: dict[str, tuple[int, ...]] = {}  # of the first picture of each camera
 
-    def entries(self, run: Sequence[tuple[int, Sequence[int]]]) -> Iterator[Entry]:
+    def entries(self, run: Sequence[tuple[int, np.ndarray]]) -> Iterator[Entry]:
         """The items of (episode, ascending frame numbers in it), one after another.
 
         Raises:
@@ -70,7 +70,7 @@ class Reel:
         open_files: dict[str, VideoTrack | PictureColumn] = {}  # per camera; the next episode may go on in it
         try:
             for episode, frames in run:
-                yield from self._episode(self.data.episode(episode), np.asarray(frames), open_files)
+                yield from self._episode(self.data.episode(episode), frames, open_files)
         finally:
             for one in open_files.values():
                 one.close()

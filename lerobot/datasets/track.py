@@ -96,7 +96,7 @@ class VideoTrack(VideoReader):
         self._last: int | None = None  # pts of the last decoded frame
         self._convert = VideoReformatter()
 
-    def frames(self, start_s: float, offsets: Sequence[int]) -> Iterator[np.ndarray]:
+    def frames(self, start_s: float, offsets: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """The picture (C, H, W) of each of the ascending frame numbers of the episode that begins at start_s.
 
         Raises:

@@ -9,7 +9,7 @@ Frames are mixed by the buffer, so the order is another one than that of a downl
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -133,7 +133,7 @@ class StreamLoader:
             pool.shutdown(wait=True, cancel_futures=True)
             batches.close()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
             left = math.ceil((self.frames_per_epoch - offset) / size)
