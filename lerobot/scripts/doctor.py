@@ -37,7 +37,9 @@ class DoctorConfig:
     decode: str = "none"  # decode pictures: none, sample (some of every file) or all
     json: bool = False  # print one JSON object instead of lines
     repair: bool = False  # write a sound copy with every unharmed episode; the original stays as it is
-    output_dir: Path | None = None  # the copy's folder; null is the dataset's folder with _repaired at its end
+    output_dir: Path | None = (
+        None  # the copy's folder; null is the dataset's folder with _repaired at its end
+    )
     log_level: str = "WARNING"  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:

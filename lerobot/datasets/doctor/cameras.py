@@ -62,7 +62,9 @@ def _repeats(name: str, numbers: np.ndarray, columns: dict) -> Iterator[Finding]
         counts = values.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         some = np.flatnonzero(counts)
         if len(some):
-            text = f"{counts.sum()} pictures of {column.removesuffix(REPEATED)!r} in {numbered(numbers[some])}"
+            text = (
+                f"{counts.sum()} pictures of {column.removesuffix(REPEATED)!r} in {numbered(numbers[some])}"
+            )
             yield finding(
                 "sync.repeated",
                 name,

@@ -27,17 +27,12 @@ def check_decoding(root: Path, video: Video, *, sample: bool) -> Iterator[Findin
     """Decode a video's frames, or some groups of them; which frames are damaged, and of which episodes."""
     if video.timeline is None:
         return
-    keys = np.flatnonzero(video.timeline.is_key)
-    if sample and len(keys) > SAMPLED_GROUPS:
-        chosen = keys[np.unique(np.linspace(0, len(keys) - 1, SAMPLED_GROUPS).astype(int))]
-        ends = np.append(keys, len(video.timeline))[np.searchsorted(keys, chosen) + 1]
-        spans = list(zip(chosen.tolist(), ends.tolist(), strict=True))
-    else:
-        spans = [(0, min(len(video.timeline), max(video.last, default=0)))]
-    bad, reason = _damaged(root / video.name, video, spans)
+    bad, reason = _damaged(root / video.name, video, _spans(video, sample=sample))
     if len(bad):
         touched = [
-            n for n, a, b in zip(video.numbers, video.first, video.last, strict=True) if ((bad >= a) & (bad < b)).any()
+            n
+            for n, a, b in zip(video.numbers, video.first, video.last, strict=True)
+            if ((bad >= a) & (bad < b)).any()
         ]
         yield finding(
             "video.decode",
@@ -46,6 +41,23 @@ def check_decoding(root: Path, video: Video, *, sample: bool) -> Iterator[Findin
             expected="a picture for every frame",
             episodes=touched,
         )
+
+
+def damaged_frames(root: Path, video: Video, *, sample: bool) -> np.ndarray:
+    """Numbers of the frames, of all or of a sample, that cannot be decoded."""
+    return _damaged(root / video.name, video, _spans(video, sample=sample))[0]
+
+
+def _spans(video: Video, *, sample: bool) -> list[tuple[int, int]]:
+    """Runs of frames to decode, each from a key frame on."""
+    assert video.timeline is not None
+    keys = np.flatnonzero(video.timeline.is_key)
+    whole = min(video.num_whole, len(video.timeline))
+    if not sample or len(keys) <= SAMPLED_GROUPS:
+        return [(0, whole)]
+    chosen = keys[np.unique(np.linspace(0, len(keys) - 1, SAMPLED_GROUPS).astype(int))]
+    ends = np.append(keys, len(video.timeline))[np.searchsorted(keys, chosen) + 1]
+    return [(int(a), int(b)) for a, b in zip(chosen, ends, strict=True) if b <= whole]
 
 
 def _damaged(path: Path, video: Video, spans: list[tuple[int, int]]) -> tuple[np.ndarray, str]:
@@ -114,7 +126,9 @@ def _looked_at(count: int, decode: str) -> set[int]:
     return set(np.linspace(0, count - 1, SAMPLED_GROUPS).astype(int).tolist())
 
 
-def _undecodable(folder: Folder, name: str, data: Any, *, first: int, decode: str) -> list[tuple[int, str, str]]:
+def _undecodable(
+    folder: Folder, name: str, data: Any, *, first: int, decode: str
+) -> list[tuple[int, str, str]]:
     """(row, code, what was found) of pictures that are damaged or of another size."""
     from PIL import Image
 

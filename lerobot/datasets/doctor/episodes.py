@@ -30,7 +30,9 @@ def read_episodes(folder: Folder) -> list[Finding]:
     paths = table_paths(folder.root)
     if not paths:
         if (folder.info or {}).get("total_episodes") == 0 and not any(folder.root.glob("data/*/*.parquet")):
-            folder.episodes = _arrays(folder, pa.table({name: pa.array([], pa.int64()) for name in NEEDED}), [])
+            folder.episodes = _arrays(
+                folder, pa.table({name: pa.array([], pa.int64()) for name in NEEDED}), []
+            )
             return []
         return [
             finding("episodes.missing", EPISODES_FOLDER, found="no file", expected="a row for every episode")
@@ -103,7 +105,9 @@ def _arrays(folder: Folder, table: pa.Table, sizes: list[tuple[str, int]]) -> Ep
         length=core["length"],
         start=core["dataset_from_index"],
         end=core["dataset_to_index"],
-        tasks=[list(one or []) for one in table["tasks"].to_pylist()] if "tasks" in table.column_names else None,
+        tasks=[list(one or []) for one in table["tasks"].to_pylist()]
+        if "tasks" in table.column_names
+        else None,
         data=_places(info.get("data_path"), core["data/chunk_index"], core["data/file_index"]),
         videos=videos,
         table_files=[name for name, _ in sizes],

@@ -49,7 +49,9 @@ def examine(
         raise DatasetError(f"decode={decode!r}: expected one of {', '.join(DECODE)}.")
     if not holds_traces(root):
         state = "holds no meta/info.json, meta/ or data/" if root.is_dir() else "does not exist"
-        raise DatasetError(f"{root} {state}. Give the folder of a dataset, the one that holds meta/info.json.")
+        raise DatasetError(
+            f"{root} {state}. Give the folder of a dataset, the one that holds meta/info.json."
+        )
     report = Report(root=root)
     folder = _read_tables(root, report)
     table = folder.episodes
@@ -172,7 +174,9 @@ def _check_videos(folder: Folder, report: Report, chosen: np.ndarray, *, decode:
         report.findings += videos.check_ranges(folder, camera)
     what = "videos" if decode == "none" else "videos decoded"
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as threads:
-        for done, found in enumerate(threads.map(lambda job: _check_video(folder, *job, decode=decode), jobs)):
+        for done, found in enumerate(
+            threads.map(lambda job: _check_video(folder, *job, decode=decode), jobs)
+        ):
             report.findings += found
             tell(what, done + 1, len(jobs))
     report.checked += ["videos"] if decode == "none" else ["videos", f"pictures ({decode})"]
@@ -207,4 +211,3 @@ def _check_stats(folder: Folder, report: Report, moments: stats.Moments | None) 
     if moments is not None and not moments.is_read.all():
         report.skipped.append("statistics against the rows, since not all rows were read")
     report.findings += stats.check_stats(folder, stored, moments)
-

@@ -29,8 +29,8 @@ def find_folder(root: Path | None, repo_id: str | None = None, *, revision: str 
     if revision is None and not hub.is_offline():
         revision = hub.choose_version(repo.versions(), VERSIONS)
     try:
-        return repo.snapshot(
-            revision=revision or VERSIONS, patterns=EVERYTHING, cache=hub.dataset_cache()
-        )
+        return repo.snapshot(revision=revision or VERSIONS, patterns=EVERYTHING, cache=hub.dataset_cache())
     except hub.HubError as error:
-        raise DatasetError(f"Dataset {repo_id!r} was not found. Looked at {local} and at the Hub: {error}") from error
+        raise DatasetError(
+            f"Dataset {repo_id!r} was not found. Looked at {local} and at the Hub: {error}"
+        ) from error

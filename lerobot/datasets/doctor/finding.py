@@ -96,12 +96,16 @@ CODES: dict[str, Code] = {
     "info.version": _error("the format version is not one that exists"),
     "info.future": _error("the dataset is in a newer format"),
     "info.old": _note("format v2.x: read as it is, never changed"),
-    "info.key": _error("a key is missing or has a value of the wrong kind", "fills in what files or defaults say"),
+    "info.key": _error(
+        "a key is missing or has a value of the wrong kind", "fills in what files or defaults say"
+    ),
     "info.fps": _error("fps is no number greater than 0", "takes it from the timestamps of the rows"),
     "info.feature": _error("a feature's declaration cannot be used"),
     "info.path": _error("a path template leads nowhere", "writes the usual one"),
     "info.count": _error("the counters disagree with the episode table", _COUNT),
-    "info.behind": _warning("the counters are one episode behind: recording stopped between two writes", _COUNT),
+    "info.behind": _warning(
+        "the counters are one episode behind: recording stopped between two writes", _COUNT
+    ),
     "info.split": _warning("splits do not cover the episodes that exist", "writes one split of all episodes"),
     "tasks.missing": _error("there is no task table", "takes the texts from the episode table"),
     "tasks.unreadable": _error("the task table is no parquet file", "takes the texts from the episode table"),
@@ -118,7 +122,9 @@ CODES: dict[str, Code] = {
     "episodes.order": _error("episode numbers are not 0, 1, 2, ...", "sorts and numbers the episodes"),
     "episodes.length": _error("length is not the number of rows", _COUNT),
     "episodes.range": _error("an episode does not begin where the one before ends", _COUNT),
-    "episodes.repeated": _warning("an episode's row stands there twice: joining files was interrupted", "drops one"),
+    "episodes.repeated": _warning(
+        "an episode's row stands there twice: joining files was interrupted", "drops one"
+    ),
     "episodes.self": _warning("a row names another file than the one it stands in", "writes the right one"),
     "episodes.task": _warning("an episode's tasks are not in the task table", "takes them from the rows"),
     "files.part": _warning("an unfinished file of an interrupted recording", "leaves it out"),
@@ -155,7 +161,9 @@ CODES: dict[str, Code] = {
     "video.unclaimed": _note("frames that no episode claims"),
     "video.times": _error("frames are not shown at number / fps", _DROP),
     "video.key": _warning("an episode does not begin with a key frame: it cannot be cut out losslessly"),
-    "video.range": _error("from_timestamp and to_timestamp do not fit the episode", "counts the frames again"),
+    "video.range": _error(
+        "from_timestamp and to_timestamp do not fit the episode", "counts the frames again"
+    ),
     "video.overlap": _error("two episodes claim the same frames of a video", "counts the frames again"),
     "video.format": _error("a video has another size than declared", _DROP),
     "video.info": _warning("codec or pixel format are not those of meta/info.json", "writes the right ones"),
@@ -169,10 +177,14 @@ CODES: dict[str, Code] = {
     "stats.shape": _error("statistics have another shape than the feature", "computes them"),
     "stats.nan": _error("statistics are NaN or infinite", "computes them"),
     "stats.order": _error("not min <= quantiles <= max", "computes them"),
-    "stats.behind": _warning("statistics lack the last episode: recording stopped between two writes", "adds it"),
+    "stats.behind": _warning(
+        "statistics lack the last episode: recording stopped between two writes", "adds it"
+    ),
     "stats.count": _warning("count is not the number of frames", "computes it"),
     "stats.values": _error("statistics disagree with the data", "computes them"),
-    "stats.std": _warning("std disagrees with the data; some releases computed it too coarsely", "computes it"),
+    "stats.std": _warning(
+        "std disagrees with the data; some releases computed it too coarsely", "computes it"
+    ),
     "stats.numbering": _warning("statistics of index columns are older than the numbering", "computes them"),
     "stats.image_std": _warning("std of pictures is almost 0, as releases 0.4.0 to 0.5.1 stored it"),
     "stats.episode": _warning("an episode's own statistics disagree with its rows", "computes them"),

@@ -62,7 +62,9 @@ class Episodes:
 
     @cached_property
     def _has_ranges(self) -> bool:
-        follows = np.array_equal(self.start, np.concatenate([[0], self.end[:-1]]) if len(self) else self.start)
+        follows = np.array_equal(
+            self.start, np.concatenate([[0], self.end[:-1]]) if len(self) else self.start
+        )
         return follows and bool((self.end > self.start).all())
 
 

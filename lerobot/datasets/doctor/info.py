@@ -146,7 +146,9 @@ def _declaration(name: str, one: Any) -> tuple[str, str] | None:
         known = isinstance(dtype, str) and np.dtype(dtype).kind in "fiub"
     except TypeError:
         known = False
-    return None if known else (f"has dtype {dtype!r}", "image, video, string or a number type such as float32")
+    return (
+        None if known else (f"has dtype {dtype!r}", "image, video, string or a number type such as float32")
+    )
 
 
 def _paths(folder: Folder) -> Iterator[Finding]:

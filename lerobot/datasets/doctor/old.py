@@ -39,7 +39,9 @@ def _lines(
 ) -> tuple[list[dict[str, Any]] | None, list[Finding]]:
     path = root / name
     if not path.is_file():
-        return None, [finding(f"{noun}.missing", name, found="no such file", expected="a line for each of them")]
+        return None, [
+            finding(f"{noun}.missing", name, found="no such file", expected="a line for each of them")
+        ]
     rows = []
     for k, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         if not line.strip():
@@ -47,7 +49,9 @@ def _lines(
         try:
             row = json.loads(line)
         except ValueError as error:
-            return None, [finding(f"{noun}.unreadable", name, found=f"line {k + 1}: {error}", expected="JSON")]
+            return None, [
+                finding(f"{noun}.unreadable", name, found=f"line {k + 1}: {error}", expected="JSON")
+            ]
         if not isinstance(row, dict) or any(key not in row for key in needed):
             text = f"line {k + 1} is {line[:80]}"
             return None, [finding(f"{noun}.column", name, found=text, expected=" and ".join(needed))]

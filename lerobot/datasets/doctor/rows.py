@@ -102,9 +102,7 @@ def check_footer(folder: Folder, rows: Rows) -> Iterator[Finding]:
 def unreadable(path: Path, rows: Rows, error: Exception) -> Finding:
     """The finding about a data file that cannot be read."""
     text = f"{path.stat().st_size} bytes, {_first_line(error)}"
-    return finding(
-        "data.unreadable", rows.name, found=text, expected="a parquet file", episodes=rows.numbers
-    )
+    return finding("data.unreadable", rows.name, found=text, expected="a parquet file", episodes=rows.numbers)
 
 
 def _schema_faults(folder: Folder, rows: Rows, schema: pa.Schema) -> Iterator[Finding]:
@@ -137,7 +135,10 @@ def _schema_faults(folder: Folder, rows: Rows, schema: pa.Schema) -> Iterator[Fi
         if names != set(folder.columns):
             text = f"'huggingface' metadata of {len(names)} columns"
             yield finding(
-                "data.metadata", rows.name, found=text, expected=f"the {len(folder.columns)} that are declared"
+                "data.metadata",
+                rows.name,
+                found=text,
+                expected=f"the {len(folder.columns)} that are declared",
             )
 
 
@@ -324,7 +325,9 @@ def _check_times(fps: float, rows: Rows) -> Iterator[Finding]:
     k, fitting = int(wrong[0]), fitting_fps(stored, rows.frame)
     remedy = ""
     if fitting is not None:
-        remedy = f"these times fit fps={fitting:g}: set fps in meta/info.json to it if that is true; else --repair"
+        remedy = (
+            f"these times fit fps={fitting:g}: set fps in meta/info.json to it if that is true; else --repair"
+        )
         remedy += " computes them again"
     yield finding(
         "data.timestamp",
@@ -365,6 +368,19 @@ def check_values(rows: Rows) -> Iterator[Finding]:
                 expected="numbers",
                 episodes=rows.touched(wrong) if rows.take is not None else rows.numbers,
             )
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file's footer can be read and its columns decode."""
+    try:
+        file = pq.ParquetFile(path)
+        for group in range(file.metadata.num_row_groups):
+            file.read_row_group(
+                group, columns=[name for name in DEFAULT_FEATURES if name in file.schema_arrow.names]
+            )
+    except READ_ERRORS:
+        return False
+    return True
 
 
 def is_default(name: str) -> bool:

@@ -50,7 +50,9 @@ class Moments:
                 mean = np.add.reduceat(values.sum(axis=1), begins, axis=0) / counts
                 away = (values - np.repeat(mean, rows.lengths, axis=0)[:, None]) ** 2
                 squares = np.add.reduceat(away.sum(axis=1), begins, axis=0)
-            for stat, found in zip(("min", "max", "mean", "squares"), (low, high, mean, squares), strict=True):
+            for stat, found in zip(
+                ("min", "max", "mean", "squares"), (low, high, mean, squares), strict=True
+            ):
                 parts[stat][rows.episodes] = found
             parts["count"][rows.episodes] = counts
         self.is_read[rows.episodes] = True
@@ -90,7 +92,9 @@ def read_stats(folder: Folder) -> tuple[dict[str, Any] | None, list[Finding]]:
         text = f"{path.stat().st_size} bytes, {error}"
         return None, [finding("stats.unreadable", FILE, found=text, expected="JSON")]
     if not isinstance(plain, dict) or not all(isinstance(one, dict) for one in plain.values()):
-        return None, [finding("stats.unreadable", FILE, found="other JSON", expected="{feature: {stat: list}}")]
+        return None, [
+            finding("stats.unreadable", FILE, found="other JSON", expected="{feature: {stat: list}}")
+        ]
     return plain, []
 
 
@@ -101,7 +105,9 @@ def check_stats(folder: Folder, stats: dict[str, Any], moments: Moments | None) 
             continue
         if name not in stats:
             text = f"nothing about {name!r}"
-            yield finding("stats.feature", FILE, found=text, expected=f"{', '.join(MOMENTS)}", remedy=RECOMPUTE)
+            yield finding(
+                "stats.feature", FILE, found=text, expected=f"{', '.join(MOMENTS)}", remedy=RECOMPUTE
+            )
             continue
         arrays, wrong = _arrays(name, feature, stats[name])
         if wrong is not None:
@@ -120,9 +126,7 @@ def _arrays(name: str, feature: dict, one: dict[str, Any]) -> tuple[dict[str, np
     missing = [stat for stat in MOMENTS if stat not in one and stat != "count"]
     if missing:
         text = f"no {', '.join(missing)} of {name!r}"
-        return {}, finding(
-            "stats.feature", FILE, found=text, expected=", ".join(MOMENTS), remedy=RECOMPUTE
-        )
+        return {}, finding("stats.feature", FILE, found=text, expected=", ".join(MOMENTS), remedy=RECOMPUTE)
     for stat, value in one.items():
         try:
             array = np.atleast_1d(np.array(value, dtype=np.float64))
@@ -135,7 +139,9 @@ def _arrays(name: str, feature: dict, one: dict[str, Any]) -> tuple[dict[str, np
             return {}, finding("stats.shape", FILE, found=text, expected=f"{list(wanted)}", remedy=RECOMPUTE)
         if not np.isfinite(array).all():
             text = f"{stat} of {name!r} is {array.tolist()}"
-            return {}, finding("stats.nan", FILE, found=text[:200], expected="finite numbers", remedy=RECOMPUTE)
+            return {}, finding(
+                "stats.nan", FILE, found=text[:200], expected="finite numbers", remedy=RECOMPUTE
+            )
         arrays[stat] = array
     return arrays, None
 
@@ -168,7 +174,10 @@ def _check_order(name: str, feature: dict, arrays: dict[str, np.ndarray]) -> Ite
     if is_default(name):  # merged quantiles of index columns are known to be odd
         return
     yield finding(
-        "stats.order", FILE, found=f"{', '.join(wrong)} of {name!r}", expected="min <= q01 <= ... <= max",
+        "stats.order",
+        FILE,
+        found=f"{', '.join(wrong)} of {name!r}",
+        expected="min <= q01 <= ... <= max",
         remedy=RECOMPUTE,
     )
 
@@ -260,8 +269,14 @@ def check_episode_stats(folder: Folder, moments: Moments) -> Iterator[Finding]:
 
 
 def _check_column(
-    folder: Folder, moments: Moments, feature: str, stat: str, column: Any, here: np.ndarray,
-    position: np.ndarray, name: str,
+    folder: Folder,
+    moments: Moments,
+    feature: str,
+    stat: str,
+    column: Any,
+    here: np.ndarray,
+    position: np.ndarray,
+    name: str,
 ) -> Iterator[Finding]:
     table = folder.episodes
     assert table is not None
@@ -272,7 +287,9 @@ def _check_column(
     values = np.asarray(flat.flatten(), dtype=np.float64)
     if values.size != len(flat) * true.shape[1]:
         text = f"{stat} of {feature!r} has {values.size} numbers in {len(flat)} rows"
-        yield finding("stats.episode", name, found=text, expected=f"{true.shape[1]} per row", remedy=RECOMPUTE)
+        yield finding(
+            "stats.episode", name, found=text, expected=f"{true.shape[1]} per row", remedy=RECOMPUTE
+        )
         return
     said = values.reshape(len(flat), -1)[np.clip(position, 0, len(flat) - 1)]
     low, high = moments.of[feature]["min"][here], moments.of[feature]["max"][here]

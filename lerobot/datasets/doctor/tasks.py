@@ -53,10 +53,14 @@ def _check(folder: Folder, numbers: list, texts: list) -> list[Finding]:
         )
     if sorted(n for n in numbers if n is not None) == list(range(len(numbers))):
         folder.tasks = [str(text) for _, text in sorted(zip(numbers, texts, strict=True), key=lambda p: p[0])]
-    empty = [n for n, text in zip(numbers, texts, strict=True) if not isinstance(text, str) or not text.strip()]
+    empty = [
+        n for n, text in zip(numbers, texts, strict=True) if not isinstance(text, str) or not text.strip()
+    ]
     if empty:
         found.append(
-            finding("tasks.text", FILE, found=f"no text for task_index {_brief(empty)}", expected="a sentence")
+            finding(
+                "tasks.text", FILE, found=f"no text for task_index {_brief(empty)}", expected="a sentence"
+            )
         )
     twice = [text for text, count in Counter(texts).items() if count > 1]
     if twice:

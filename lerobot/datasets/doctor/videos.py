@@ -140,7 +140,9 @@ def _check_beat(fps: float, video: Video, timeline: Timeline) -> Iterator[Findin
     if not len(off):
         return
     k = int(off[0])
-    touched = [n for n, a, b in zip(video.numbers, video.first, video.last, strict=True) if _any_in(off, a, b)]
+    touched = [
+        n for n, a, b in zip(video.numbers, video.first, video.last, strict=True) if _any_in(off, a, b)
+    ]
     step_s = float(np.median(np.diff(timeline.seconds))) if len(timeline) > 1 else 0.0
     shown = f"; this file has {1 / step_s:.3f} frames per second" if step_s > 0 else ""
     yield finding(
@@ -215,4 +217,6 @@ def check_format(folder: Folder, video: Video) -> Iterator[Finding]:
     for key, value in (("video.codec", video.codec), ("video.pix_fmt", video.pix_fmt)):
         said = info.get(key)
         if isinstance(said, str) and CANONICAL.get(said, said) != value:
-            yield finding("video.info", video.name, found=f"{key} {value}", expected=f"{said} of meta/info.json")
+            yield finding(
+                "video.info", video.name, found=f"{key} {value}", expected=f"{said} of meta/info.json"
+            )

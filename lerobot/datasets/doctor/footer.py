@@ -1,0 +1,7 @@
+"""A parquet file without its footer."""
+
+from pathlib import Path
+
+
+def mend_footer(path: Path, out: Path, *, features: dict[str, dict]) -> bool:
+    return False
