@@ -16,6 +16,7 @@ from torch import Tensor
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.damage import pointing_to_doctor
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -81,9 +82,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.revision = self.meta.revision
         self.meta.use_depth_unit(depth_output_unit)
         self.episodes = None if episodes is None else self._chosen(episodes)
-        self.meta.location.need(
-            self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
-        )
+        with pointing_to_doctor(self.root):
+            self.meta.location.need(
+                self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
+            )
         self.writer: EpisodeWriter | None = None
         self._reader: FrameReader | None = None
         _ = self.reader  # what is wrong with the files is said now
@@ -264,15 +266,16 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 tolerance_s=self.tolerance_s,
                 known=list(self.features),
             )
-            self._reader = FrameReader(
-                self.meta,
-                chosen,
-                deltas=deltas,
-                tolerance_s=self.tolerance_s,
-                image_transforms=self.image_transforms,
-                return_uint8=self.return_uint8,
-                depth_output_unit=self.depth_output_unit,
-            )
+            with pointing_to_doctor(self.root):
+                self._reader = FrameReader(
+                    self.meta,
+                    chosen,
+                    deltas=deltas,
+                    tolerance_s=self.tolerance_s,
+                    image_transforms=self.image_transforms,
+                    return_uint8=self.return_uint8,
+                    depth_output_unit=self.depth_output_unit,
+                )
         return self._reader
 
     def __len__(self) -> int:
@@ -287,7 +290,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Several items at once; their video frames are decoded together."""
         if not len(indices):
             return []
-        batch = self.reader.batch(indices)
+        batch = self.batch(indices)
         return [Item({name: values[i] for name, values in batch.items()}) for i in range(len(indices))]
 
     def __iter__(self) -> Iterator[Item]:
@@ -298,7 +301,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
         May be called from several threads.
         """
-        return self.reader.batch(indices)
+        reader = self.reader
+        with pointing_to_doctor(self.root):
+            return reader.batch(indices)
 
     def add_frame(self, frame: dict[str, Any]) -> None:
         """Add one frame to the episode being recorded: every declared feature, and "task" (str).

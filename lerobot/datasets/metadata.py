@@ -13,6 +13,7 @@ import numpy as np
 from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config, depth
+from lerobot.datasets.damage import pointing_to_doctor
 from lerobot.datasets.location import Location
 from lerobot.datasets.schema import declared_features, is_depth
 from lerobot.datasets.tables import EpisodeTable, TaskTable
@@ -46,7 +47,8 @@ class LeRobotDatasetMetadata:
         self.location = Location.find(
             repo_id, root=root, revision=self.revision, force=force_cache_sync, token=token
         )
-        self._load()
+        with pointing_to_doctor(self.root):
+            self._load()
 
     @classmethod
     def create(
@@ -310,7 +312,7 @@ def load_info(root: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED_INFO if name not in info]
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(missing)}.")
-    if not isinstance(info["fps"], (int, float)) or info["fps"] <= 0:
+    if not isinstance(info["fps"], (int, float)) or not 0 < info["fps"] < float("inf"):
         raise DatasetError(f"{path}: fps={info['fps']!r}, expected a number greater than 0.")
     for name, feature in info["features"].items():
         if "dtype" not in feature or "shape" not in feature:

@@ -186,7 +186,7 @@ FAULTS = {
     "NaN": Fault(
         make=rows(lambda t: _with_nan(t, 7)), code="data.nan", opens=None, kept=(0, 2)
     ),
-    "cut mp4": Fault(make=cut(VIDEO, 0.8), code="video.frames", opens="file-000.mp4", kept=None),
+    "cut mp4": Fault(make=cut(VIDEO, 0.8), code="video.frames", opens="file-000.mp4", kept=(0, 1)),
     "empty mp4": Fault(
         make=empty(f"videos/{TOP}/chunk-000/file-001.mp4"),
         code="video.unreadable",
@@ -219,10 +219,9 @@ FAULTS = {
         make=info(codebase_version="v4.1"), code="info.future", opens="newer", kept=None
     ),
     "info that is no JSON": Fault(
-        make=lambda root: (root / "meta/info.json").write_text("{"), code="info.unreadable", opens="info.json",
-        kept=None,
+        make=lambda root: (root / "meta/info.json").write_text("{"), code="info.unreadable", opens="info.json"
     ),
-    "no info": Fault(make=remove("meta/info.json"), code="info.missing", opens="info.json", kept=None),
+    "no info": Fault(make=remove("meta/info.json"), code="info.missing", opens="info.json"),
 }
 
 
@@ -255,7 +254,7 @@ def test_opening_names_the_file_and_what_to_do(fault, damaged):
         list(LeRobotDataset("me/made", root=damaged))
     text = str(said.value)
     assert fault.opens in text
-    assert "lerobot-doctor" in text or "nstall a newer lerobot" in text or "force_cache_sync" in text, text
+    assert text.endswith(f"lerobot-doctor {damaged}") or "Install a newer lerobot" in text, text
     assert "Hub:" not in text, "a damaged folder of this machine must not lead to a look-up on the Hub"
 
 
@@ -287,7 +286,7 @@ def _check_that_nothing_is_written(root: Path, fault: Fault) -> None:
         assert str(root) in str(error)
     else:
         assert outcome.output is None and not outcome.report.is_sound
-        assert len(outcome.lines()) > 1
+        assert "Nothing was written" in outcome.lines()[-1]
     assert not root.with_name("made_repaired").exists()
     assert not list(root.parent.glob(".*"))
 

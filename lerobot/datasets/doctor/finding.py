@@ -91,8 +91,8 @@ def _note(about: str, repair: str = "") -> Code:
 
 
 CODES: dict[str, Code] = {
-    "info.missing": _error("there is no meta/info.json"),
-    "info.unreadable": _error("meta/info.json is not JSON"),
+    "info.missing": _error("there is no meta/info.json", "infers it from the files; names are lost"),
+    "info.unreadable": _error("meta/info.json is not JSON", "infers it from the files; names are lost"),
     "info.version": _error("the format version is not one that exists"),
     "info.future": _error("the dataset is in a newer format"),
     "info.old": _note("format v2.x: read as it is, never changed"),

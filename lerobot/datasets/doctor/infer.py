@@ -3,12 +3,14 @@
 parquet schema -> columns     videos/KEY/ -> cameras     timestamps, video times -> fps
 """
 
+import io
 from pathlib import Path
 
 import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
@@ -100,14 +102,15 @@ def _features(root: Path, sources: dict[str, Path]) -> dict[str, dict]:
             f"{root / keys.INFO_FILE} cannot be read, and no data file shows the dataset's schema. Fetch "
             "meta/info.json again from where the dataset came from."
         )
-    schema, found = pq.read_schema(next(iter(sources.values()))), {}
+    first = next(iter(sources.values()))
+    schema, found = pq.read_schema(first), {}
     for folder in sorted((root / "videos").glob("*")):
         path = next(iter(sorted(folder.glob("*/*.mp4"))), None)
         if path is not None:
             found[folder.name] = _camera(path)
     for field in schema:
         if field.name not in DEFAULT_FEATURES:
-            found[field.name] = _column(field)
+            found[field.name] = _column(field, first)
     return found | {name: dict(one) for name, one in DEFAULT_FEATURES.items()}
 
 
@@ -118,15 +121,27 @@ def _camera(path: Path) -> dict:
     return {"dtype": "video", "shape": (*size, 3), "names": ["height", "width", "channels"]}
 
 
-def _column(field: pa.Field) -> dict:
-    """A column's declaration; lists of no fixed length cannot be told."""
+def _column(field: pa.Field, path: Path) -> dict:
+    """A column's declaration, from its type and its first value."""
     kind, shape = field.type, []
     if pa.types.is_struct(kind):
-        raise DatasetError(f"meta/info.json is lost, and the size of the pictures in {field.name!r} with it.")
-    while hasattr(kind, "value_type"):
-        if not pa.types.is_fixed_size_list(kind):
-            raise DatasetError(f"meta/info.json is lost, and the shape of the column {field.name!r} with it.")
-        shape.append(kind.list_size)
-        kind = kind.value_type
-    dtype = "string" if pa.types.is_string(kind) else str(kind).replace("double", "float64")
-    return {"dtype": {"float": "float32"}.get(dtype, dtype), "shape": tuple(shape) or (1,), "names": None}
+        return _pictures(field.name, path)
+    cell = pq.ParquetFile(path).read_row_group(0, columns=[field.name]).column(0)[0].as_py()
+    while hasattr(kind, "value_type") or isinstance(kind, pa.BaseExtensionType):
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+            continue
+        shape.append(len(cell))
+        kind, cell = kind.value_type, cell[0]
+    dtype = {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
+    return {"dtype": dtype, "shape": tuple(shape) or (1,), "names": None}
+
+
+def _pictures(name: str, path: Path) -> dict:
+    """The declaration of an image column, from its first picture."""
+    cell = pq.ParquetFile(path).read_row_group(0, columns=[name]).column(0)[0].as_py()
+    with Image.open(io.BytesIO(cell["bytes"])) as picture:
+        is_depth = picture.format == "TIFF"
+        shape = (picture.height, picture.width, 1 if is_depth else 3)
+    feature = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+    return feature | {"info": {"is_depth_map": True}} if is_depth else feature
