@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/doctor.py [--episodes 1000] [--frames 100] [--folder FOLDER] [--separate]
 
-The dataset has a state and an action of 14 numbers and two cameras of 64 x 96 pixels. --separate leaves it as a
-recording that was not finalized: a data file and two videos for every episode. A folder that is there is used
-again.
+The dataset has a state and an action of 14 numbers and two cameras of 64 x 96 pixels. --separate leaves it as
+a recording that was not finalized: a data file and two videos for every episode. A folder that is there is
+used again.
 """
 
 import argparse

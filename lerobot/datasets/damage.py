@@ -11,7 +11,7 @@ ANSWERED = ("lerobot-doctor", "Install a newer lerobot")  # the message says alr
 
 @contextmanager
 def pointing_to_doctor(root: Path) -> Iterator[None]:
-    """While files of the dataset at `root` are read: what is wrong with them ends in `Type: lerobot-doctor ROOT`.
+    """A span in which files of the dataset at `root` are read; its errors end in `Type: lerobot-doctor ROOT`.
 
     Raises:
         DatasetError: as it came, with that sentence at its end.

@@ -27,7 +27,7 @@ WORDS = {"true": "all", "yes": "all", "false": "none", "no": "none"}  # --decode
 
 @dataclass(kw_only=True)
 class DoctorConfig:
-    """Look for everything that can be wrong with a dataset: lerobot-doctor FOLDER|REPO_ID [--name=value ...]"""
+    """Look for everything that can be wrong with a dataset: lerobot-doctor FOLDER|REPO_ID [--name=value]"""
 
     root: Path | None = None  # the dataset's folder; also the first word without dashes
     repo_id: str | None = None  # user/name: a folder of the local home, else the Hub

@@ -183,9 +183,7 @@ FAULTS = {
     "task numbers out of range": Fault(
         make=rows(column("task_index", put(3, 7))), code="data.task_index", opens="task"
     ),
-    "NaN": Fault(
-        make=rows(lambda t: _with_nan(t, 7)), code="data.nan", opens=None, kept=(0, 2)
-    ),
+    "NaN": Fault(make=rows(lambda t: _with_nan(t, 7)), code="data.nan", opens=None, kept=(0, 2)),
     "cut mp4": Fault(make=cut(VIDEO, 0.8), code="video.frames", opens="file-000.mp4", kept=(0, 1)),
     "empty mp4": Fault(
         make=empty(f"videos/{TOP}/chunk-000/file-001.mp4"),
@@ -201,7 +199,9 @@ FAULTS = {
         kept=(0, 2),
         of="split",
     ),
-    "flipped mp4": Fault(make=flip_video, code="video.decode", opens="file-000.mp4", kept=(0, 1), decode="all"),
+    "flipped mp4": Fault(
+        make=flip_video, code="video.decode", opens="file-000.mp4", kept=(0, 1), decode="all"
+    ),
     "an mp4 that is too short": Fault(make=shorten_video, code="video.frames", opens="frame", kept=(0, 1)),
     "episodes too many": Fault(make=info(total_episodes=5), code="info.count", opens="counts 5 episodes"),
     "frames too many": Fault(make=info(total_frames=18), code="info.count", opens="counts 18 frames"),
@@ -213,7 +213,9 @@ FAULTS = {
     "fps NaN": Fault(make=info(fps=float("nan")), code="info.fps", opens="fps=nan"),
     "stats of another shape": Fault(make=other_stats, code="stats.shape", opens=None),
     "stats that are no JSON": Fault(
-        make=lambda root: (root / "meta/stats.json").write_text("{"), code="stats.unreadable", opens="stats.json"
+        make=lambda root: (root / "meta/stats.json").write_text("{"),
+        code="stats.unreadable",
+        opens="stats.json",
     ),
     "info from the future": Fault(
         make=info(codebase_version="v4.1"), code="info.future", opens="newer", kept=None

@@ -82,7 +82,7 @@ def _damaged(path: Path, video: Video, spans: list[tuple[int, int]]) -> tuple[np
 
 
 def _pictures(container: Any, stream: Any, last_pts: int) -> Iterator[tuple[int | None, str]]:
-    """(time, complaint) of every picture up to a time; a damaged packet gives (None, why) and decoding goes on."""
+    """(time, complaint) of every picture up to a time; a damaged packet gives (None, why)."""
     try:
         for packet in container.demux(stream):
             try:

@@ -99,7 +99,8 @@ def _read_tables(root: Path, report: Report) -> Folder:
     else:
         report.findings += [*table_checks.check_own_places(folder), *cameras.check_capture(folder)]
     if folder.episodes is None:
-        report.skipped.append("data files and videos, since there is no episode table to compare them with")
+        report.findings += rows.check_unplaced(folder)
+        report.skipped.append("rows and videos, since there is no episode table to compare them with")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The folder that the doctor looks into: the one that was given, that of the local home, or a whole download."""
+"""The folder that the doctor looks into: the one given, that of the local home, or a whole download."""
 
 from pathlib import Path
 

@@ -186,6 +186,8 @@ CODES: dict[str, Code] = {
         "std disagrees with the data; some releases computed it too coarsely", "computes it"
     ),
     "stats.numbering": _warning("statistics of index columns are older than the numbering", "computes them"),
-    "stats.image_std": _warning("std of pictures is almost 0, as releases 0.4.0 to 0.5.1 stored it"),
+    "stats.image_std": _warning(
+        "std of pictures is almost 0, as releases 0.4.0 to 0.5.1 stored it", "computes it"
+    ),
     "stats.episode": _warning("an episode's own statistics disagree with its rows", "computes them"),
 }

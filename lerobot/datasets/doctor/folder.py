@@ -50,7 +50,7 @@ class Episodes:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """(E,) the first row of each episode: the stored one, or lengths added up where those make no sense."""
+        """(E,) first row of each episode: the stored one, or lengths added up where those make no sense."""
         if self._has_ranges:
             return self.start
         return np.cumsum(self.lengths) - self.lengths

@@ -5,6 +5,7 @@
 Shapes: T frames of an episode.
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from fractions import Fraction
@@ -69,8 +70,7 @@ def _place(folder: Folder, result: Salvage, camera: str, opened: Videos) -> None
 
 def _overlap(pieces: list[Piece], said: dict[int, tuple[str, int]]) -> bool:
     spans = sorted((*said[p.number], len(p)) for p in pieces if p.number in said)
-    neighbours = zip(spans[:-1], spans[1:], strict=True)
-    return any(a[0] == b[0] and a[1] + a[2] > b[1] for a, b in neighbours)
+    return any(a[0] == b[0] and a[1] + a[2] > b[1] for a, b in itertools.pairwise(spans))
 
 
 def _counted(pieces: list[Piece], camera: str, opened: Videos) -> dict[int, tuple[str, int]]:

@@ -3,9 +3,9 @@
     PAR1 | pages of column 1, column 2, ... of row group 1 | row group 2 | ...      (cut off here: no footer)
     pages walked -> column chunks, by dictionary pages and counts of values -> a footer as a twin file has it
 
-A recording that is killed leaves such a file: LeRobot's releases write one row group per episode, and the footer
-last of all. The twin is a file of the same schema and row groups, written here; only places and sizes in its
-footer are replaced. https://github.com/apache/parquet-format
+A recording that is killed leaves such a file: LeRobot's releases write one row group per episode, and the
+footer last of all. The twin is a file of the same schema and row groups, written here; only places and sizes
+in its footer are replaced. https://github.com/apache/parquet-format
 Shapes: R rows of a row group.
 """
 
@@ -80,14 +80,12 @@ def _pages(data: bytes) -> list[Page]:
         except (ValueError, KeyError):
             break
         end = reader.at + packed
-        if inner is None or not 0 <= packed or end > len(data):
+        if inner is None or packed < 0 or end > len(data):
             break
         is_dictionary = kind == DICTIONARY_PAGE
         count = 0 if is_dictionary else inner[1][1][1]
         unpacked += reader.at - at
-        found.append(
-            Page(at=at, end=end, unpacked=unpacked, num_values=count, is_dictionary=is_dictionary)
-        )
+        found.append(Page(at=at, end=end, unpacked=unpacked, num_values=count, is_dictionary=is_dictionary))
         at = end
     return found
 
@@ -98,7 +96,8 @@ def _leaves(features: dict[str, dict]) -> list[Leaf]:
     for feature in data_features(features).values():
         is_text = feature["dtype"] in ("image", "string")
         leaf = Leaf(
-            per_row=1 if is_text else int(np.prod(feature["shape"])), has_dictionary=feature["dtype"] != "bool"
+            per_row=1 if is_text else int(np.prod(feature["shape"])),
+            has_dictionary=feature["dtype"] != "bool",
         )
         leaves += [leaf, leaf] if feature["dtype"] == "image" else [leaf]  # bytes and path
     return leaves
@@ -108,7 +107,10 @@ def _row_groups(pages: list[Page], leaves: list[Leaf]) -> list[tuple[int, list[l
     """(R, pages of each leaf) of every whole row group from the beginning on."""
     found, at = [], 0
     while at < len(pages):
-        group = next((one for rows in _candidates(pages, at, leaves[0]) if (one := _walk(pages, at, leaves, rows))), None)
+        group = next(
+            (one for rows in _candidates(pages, at, leaves[0]) if (one := _walk(pages, at, leaves, rows))),
+            None,
+        )
         if group is None:
             break
         found.append(group)
@@ -128,9 +130,7 @@ def _candidates(pages: list[Page], at: int, leaf: Leaf) -> list[int]:
     return counts[::-1]  # as many pages as possible first
 
 
-def _walk(
-    pages: list[Page], at: int, leaves: list[Leaf], rows: int
-) -> tuple[int, list[list[Page]]] | None:
+def _walk(pages: list[Page], at: int, leaves: list[Leaf], rows: int) -> tuple[int, list[list[Page]]] | None:
     """The pages of each leaf of a row group of R rows; None when they do not fit."""
     chunks = []
     for leaf in leaves:

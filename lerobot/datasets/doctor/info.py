@@ -101,7 +101,7 @@ def _fps(folder: Folder) -> Iterator[Finding]:
     assert folder.info is not None
     fps = folder.info.get("fps")
     is_number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
-    if is_number and math.isfinite(fps) and fps > 0:
+    if fps is not None and is_number and math.isfinite(fps) and fps > 0:
         folder.fps = fps
     else:
         yield finding(
@@ -118,8 +118,8 @@ def _features(folder: Folder) -> Iterator[Finding]:
             yield finding("info.feature", FILE, found=f"feature {name!r} {wrong[0]}", expected=wrong[1])
         else:
             folder.features[name] = {**one, "shape": tuple(one["shape"])}
-    for name in DEFAULT_FEATURES if isinstance(declared, dict) else ():
-        if name not in declared:
+    for name in DEFAULT_FEATURES:
+        if isinstance(declared, dict) and name not in declared:
             yield finding(
                 "info.key", FILE, found=f"no feature {name!r}", expected="one of the five default features"
             )
@@ -155,7 +155,7 @@ def _paths(folder: Folder) -> Iterator[Finding]:
     assert folder.info is not None
     if folder.is_old:
         return
-    wanted = {"data_path": ("chunk_index", "file_index")}
+    wanted: dict[str, tuple[str, ...]] = {"data_path": ("chunk_index", "file_index")}
     if folder.video_keys:
         wanted["video_path"] = ("video_key", "chunk_index", "file_index")
     for name, parts in wanted.items():

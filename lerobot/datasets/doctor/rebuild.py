@@ -79,7 +79,7 @@ def repair(
     decode: str = "none",
     on_progress: Progress | None = None,
 ) -> Outcome:
-    """A sound copy with every unharmed episode, written to `output_dir` or beside the folder as NAME_repaired.
+    """A sound copy with every unharmed episode, in `output_dir` or beside the folder as NAME_repaired.
 
     Args:
         decode: as for `examine`; episodes with pictures that cannot be decoded are left out.

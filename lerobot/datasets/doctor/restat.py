@@ -20,7 +20,7 @@ from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.infer import VIDEO_PATH
 from lerobot.datasets.doctor.report import Report
 from lerobot.datasets.doctor.salvage import Piece
-from lerobot.datasets.doctor.stats import stats_shape
+from lerobot.datasets.doctor.stats import has_no_spread, stats_shape
 from lerobot.datasets.schema import IMAGE_DTYPES, is_depth, is_numeric
 from lerobot.datasets.stats import (
     MOMENTS,
@@ -80,7 +80,7 @@ def _picture_stats(
         np.isfinite(value).all() and (stat == "count" or value.reshape(-1).shape == shape[:1])
         for stat, value in arrays.items()
     )
-    if is_usable:
+    if is_usable and not has_no_spread(arrays):
         return {
             stat: value.astype(np.int64) if stat == "count" else value.reshape(shape)
             for stat, value in arrays.items()
@@ -131,7 +131,7 @@ def _image_cells(name: str, feature: dict, row: dict[str, Any], chosen: list[int
 
 
 def write_stats(folder: Folder, before: Report, stats: list[Stats], *, lost: bool, out: Path) -> None:
-    """meta/stats.json: the old one where nothing was wrong with it and no episode is gone, else joined anew."""
+    """meta/stats.json: the old one where nothing was wrong and no episode is gone, else joined anew."""
     is_true = not lost and not any(code.startswith("stats.") for code in before.codes)
     if is_true and "rows" in before.checked and before.num_episodes == len(stats):
         path = out / keys.STATS_FILE

@@ -99,6 +99,16 @@ def check_footer(folder: Folder, rows: Rows) -> Iterator[Finding]:
         )
 
 
+def check_unplaced(folder: Folder) -> Iterator[Finding]:
+    """Data files that cannot be opened, where no episode table says what should be in them."""
+    none = np.empty(0, dtype=np.int64)
+    for path in sorted(folder.root.glob("data/*/*.parquet")):
+        name = path.relative_to(folder.root).as_posix()
+        rows = Rows(name=name, columns={}, episodes=none, lengths=none, starts=none, numbers=none)
+        if not path.name.startswith("."):
+            yield from check_footer(folder, rows)
+
+
 def unreadable(path: Path, rows: Rows, error: Exception) -> Finding:
     """The finding about a data file that cannot be read."""
     text = f"{path.stat().st_size} bytes, {_first_line(error)}"

@@ -164,9 +164,10 @@ def _runs(folder: Folder, one: Rows) -> Iterator[tuple[int, np.ndarray]]:
         mine = np.flatnonzero(stored == number)
         mine = mine[np.argsort(frames[mine], kind="stable")]
         frame = np.arange(len(mine))
-        if number >= 0 and np.array_equal(frames[mine], frame):
-            if folder.fps is None or _has_times(folder, one.columns[keys.TIMESTAMP][mine], frame):
-                yield int(number), mine
+        if number < 0 or not np.array_equal(frames[mine], frame):
+            continue
+        if folder.fps is None or _has_times(folder, one.columns[keys.TIMESTAMP][mine], frame):
+            yield int(number), mine
 
 
 def _without_bad_pictures(folder: Folder, one: Rows, result: Salvage, how: str) -> None:

@@ -77,7 +77,9 @@ class Reader:
             if count > len(self.data):
                 raise ValueError("a list is too long")
             # inside lists a switch is a byte of its own
-            return items, [self._byte() if items in (TRUE, FALSE) else self._value(items) for _ in range(count)]
+            return items, [
+                self._byte() if items in (TRUE, FALSE) else self._value(items) for _ in range(count)
+            ]
         if kind == STRUCT:
             return self.struct()
         raise ValueError(f"type {kind} does not occur in parquet")
@@ -112,7 +114,11 @@ def _packed(kind: int, value: Any) -> bytes:
     if kind == STRUCT:
         return pack(value)
     items, values = value
-    head = bytes([len(values) << 4 | items]) if len(values) < 15 else bytes([240 | items]) + _unsigned(len(values))
+    head = (
+        bytes([len(values) << 4 | items])
+        if len(values) < 15
+        else bytes([240 | items]) + _unsigned(len(values))
+    )
     each = (bytes([one]) if items in (TRUE, FALSE) else _packed(items, one) for one in values)
     return head + b"".join(each)
 

@@ -165,7 +165,7 @@ def check_ranges(folder: Folder, camera: str) -> Iterator[Finding]:
     places = table.videos[camera]
     first, last = places.start_s * fps, places.end_s * fps
     with np.errstate(invalid="ignore"):
-        is_right = (np.round(last - first) == table.lengths) & (np.abs(first - np.round(first)) < 0.01 * 1)
+        is_right = (np.round(last - first) == table.lengths) & (np.abs(first - np.round(first)) < 0.01)
         is_right &= first > -0.5
     wrong = np.flatnonzero(~is_right & (places.file >= 0))
     if len(wrong):
@@ -175,7 +175,8 @@ def check_ranges(folder: Folder, camera: str) -> Iterator[Finding]:
             table.table_files[int(table.table_file[k])],
             found=f"{camera!r} of {numbered(table.number[wrong])} from {places.start_s[k]:.6f} s to "
             f"{places.end_s[k]:.6f} s",
-            expected=f"{table.lengths[k]} frames, {table.lengths[k] / fps:.6f} s, from a multiple of 1/{fps:g} s",
+            expected=f"{table.lengths[k]} frames, {table.lengths[k] / fps:.6f} s, from a multiple of "
+            f"1/{fps:g} s",
             episodes=table.number[wrong],
         )
 
