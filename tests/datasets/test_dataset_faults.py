@@ -18,7 +18,8 @@ import pytest
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.doctor import examine, repair
-from lerobot.datasets.encoder import Segment, join_videos
+from lerobot.datasets.doctor.footage import copy_frames
+from lerobot.datasets.doctor.videos import Video, open_video
 from tests.fakes import dataset as made
 
 LENGTHS = [6, 4, 7]
@@ -111,8 +112,11 @@ def flip_video(root: Path) -> None:
 
 
 def shorten_video(root: Path) -> None:
+    none = np.empty(0, dtype=np.int64)
+    video = Video(name=VIDEO, camera=TOP, episodes=none, numbers=none, lengths=none, first=none)
+    assert not list(open_video(root, video))
     short = root / "short.mp4"
-    join_videos([Segment(path=root / VIDEO, start=0, length=10)], short, fps=10)
+    copy_frames(root / VIDEO, short, video=video, spans=[(0, 10)], fps=10)
     short.replace(root / VIDEO)
 
 
@@ -140,9 +144,16 @@ class Fault:
 
 
 FAULTS = {
-    "truncated parquet": Fault(make=cut(DATA, 0.7), code="data.unreadable", opens=DATA, kept=None),
+    "parquet without its end": Fault(make=cut(DATA, 0.7), code="data.unreadable", opens=DATA),
+    "truncated parquet": Fault(make=cut(DATA, 0.3), code="data.unreadable", opens=DATA, kept=(0,)),
+    "parquet of other bytes": Fault(
+        make=lambda root: (root / DATA).write_bytes(b"no parquet" * 99),
+        code="data.unreadable",
+        opens=DATA,
+        kept=None,
+    ),
     "truncated parquet of one episode": Fault(
-        make=cut("data/chunk-000/file-001.parquet", 0.3),
+        make=cut("data/chunk-000/file-001.parquet", 0.1),
         code="data.unreadable",
         opens="file-001.parquet",
         kept=(0, 2),
@@ -225,6 +236,35 @@ FAULTS = {
     ),
     "no info": Fault(make=remove("meta/info.json"), code="info.missing", opens="info.json"),
 }
+
+
+def test_an_episode_that_does_not_exist(whole):
+    with pytest.raises(
+        DatasetError, match=r"episode 99 does not exist; .* has 3 episodes \(0 to 2\)"
+    ) as said:
+        LeRobotDataset("me/made", root=whole, episodes=[99])
+    assert "doctor" not in str(said.value), "nothing is wrong with the files"
+
+
+def test_an_empty_dataset_opens_and_is_sound(tmp_path):
+    made_empty = LeRobotDataset.create("me/made", 10, FEATURES, root=tmp_path / "made")
+    made_empty.finalize()
+    assert examine(tmp_path / "made").is_sound
+    dataset = LeRobotDataset("me/made", root=tmp_path / "made")
+    assert (len(dataset), dataset.num_episodes) == (0, 0)
+    with pytest.raises(IndexError, match="0"):
+        dataset[0]
+
+
+def test_a_damaged_folder_is_not_looked_for_on_the_hub(whole, tmp_path, monkeypatch):
+    """With the Hub reachable: a request would end in the error that conftest raises."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for k, (name, fault) in enumerate(FAULTS.items()):
+        if fault.of == "whole" and fault.opens is not None and "info" not in name:
+            root = shutil.copytree(whole, tmp_path / str(k))
+            fault.make(root)
+            with pytest.raises(DatasetError, match="lerobot-doctor"):
+                list(LeRobotDataset("me/made", root=root))
 
 
 def _with_nan(table: pa.Table, row: int) -> pa.Table:
