@@ -145,7 +145,7 @@ class Fault:
 
 FAULTS = {
     "parquet without its end": Fault(make=cut(DATA, 0.7), code="data.unreadable", opens=DATA),
-    "truncated parquet": Fault(make=cut(DATA, 0.3), code="data.unreadable", opens=DATA, kept=(0,)),
+    "truncated parquet": Fault(make=cut(DATA, 0.3), code="data.unreadable", opens=DATA, kept=(0, 1)),
     "parquet of other bytes": Fault(
         make=lambda root: (root / DATA).write_bytes(b"no parquet" * 99),
         code="data.unreadable",
