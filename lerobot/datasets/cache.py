@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -151,15 +151,7 @@ class CacheFolder:
     def _start(self, size: int) -> Path:
         """An unfinished file of this size whose blocks are the file's already: a full disk is met here."""
         self.prepare()
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=files.PART_SUFFIX, dir=self.folder)
-        try:
-            allocate(descriptor, size)
-        except OSError:
-            Path(name).unlink()
-            raise
-        finally:
-            os.close(descriptor)
-        return Path(name)
+        return reserve(self.folder, size)
 
     def _say_unwritable(self, error: OSError) -> None:
         warn_once(
@@ -207,19 +199,24 @@ def open_entry(path: Path) -> Stored:
     return Stored(arrays=_views(data, header["arrays"]), about=header["about"], path=path)
 
 
-def allocate(descriptor: int, size: int) -> None:
-    """Give a file its size with every block reserved, so that writing to its mapping cannot fail.
+def reserve(folder: Path, size: int) -> Path:
+    """A new unfinished file full of zeros; its blocks are reserved, so writing to its mapping cannot fail.
 
     Raises:
         OSError: there is no room.
     """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    chunk = bytes(BLOCK_BYTES)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        for start in range(0, size, BLOCK_BYTES):
-            file.write(chunk[: size - start])
+    part = folder / f".{uuid.uuid4().hex}{files.PART_SUFFIX}"
+    try:
+        with part.open("xb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                for start in range(0, size, BLOCK_BYTES):
+                    file.write(bytes(min(BLOCK_BYTES, size - start)))
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return part
 
 
 def in_memory(layout: Layout, fill: Fill) -> Stored:

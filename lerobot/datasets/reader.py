@@ -128,7 +128,9 @@ class FrameReader:
         items = self.columns.items(frames)  # (n,)
         out = np.empty((len(items), *self._shape(name, feature)), np.uint8)
         cache = self.caches.get(name)
-        missing = np.flatnonzero(cache.take(items, out) if cache else np.ones(len(items), dtype=bool))
+        missing = np.flatnonzero(
+            cache.take(items, out) if cache is not None else np.ones(len(items), dtype=bool)
+        )
         if not len(missing):
             return out
         distinct, at, back = np.unique(items[missing], return_index=True, return_inverse=True)
@@ -140,7 +142,7 @@ class FrameReader:
             out[places] = _resize(decoded, self.image_sizes[name])
         else:
             self._decode(name, feature, wanted, [out[place] for place in places])
-        if cache:
+        if cache is not None:
             cache.keep(distinct, out, places)
         twins = missing[places[back.reshape(-1)] != missing]
         out[twins] = out[places[back.reshape(-1)[places[back.reshape(-1)] != missing]]]
