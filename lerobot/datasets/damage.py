@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lerobot.core.errors import DatasetError
 
-ANSWERED = ("lerobot-doctor", "Install a newer lerobot")  # the message says already what to type
+ANSWERED = ("ype: lerobot-", "Install a newer lerobot")  # the message says already what to type
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lerobot.core.errors import DatasetError
-from lerobot.datasets import LeRobotDataset
+from lerobot.datasets import LeRobotDataset, columns, episodes
 from lerobot.datasets.doctor import examine, repair
 from lerobot.datasets.doctor.footage import copy_frames
 from lerobot.datasets.doctor.videos import Video, open_video
@@ -59,7 +59,7 @@ def edit_rows(root: Path, change: Callable[[pa.Table], pa.Table], name: str = DA
     pq.write_table(table, root / name)
 
 
-def column(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[pa.Table], pa.Table]:
+def edited(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[pa.Table], pa.Table]:
     def edit(table: pa.Table) -> pa.Table:
         field = table.schema.field(name)
         values = change(table[name].to_numpy().copy())
@@ -183,16 +183,16 @@ FAULTS = {
     ),
     "rows out of order": Fault(make=rows(shuffled), code="data.order", opens=DATA),
     "an index that lies": Fault(
-        make=rows(column("index", put(slice(8, None), 3))), code="data.index", opens=DATA
+        make=rows(edited("index", put(slice(8, None), 3))), code="data.index", opens=DATA
     ),
     "a frame_index that lies": Fault(
-        make=rows(column("frame_index", put(2, 9))), code="data.frame_index", opens=DATA
+        make=rows(edited("frame_index", put(2, 9))), code="data.frame_index", opens=DATA
     ),
     "an episode_index that lies": Fault(
-        make=rows(column("episode_index", put(slice(6, 10), 2))), code="data.episode_index", opens=DATA
+        make=rows(edited("episode_index", put(slice(6, 10), 2))), code="data.episode_index", opens=DATA
     ),
     "task numbers out of range": Fault(
-        make=rows(column("task_index", put(3, 7))), code="data.task_index", opens="task"
+        make=rows(edited("task_index", put(3, 7))), code="data.task_index", opens="task"
     ),
     "NaN": Fault(make=rows(lambda t: _with_nan(t, 7)), code="data.nan", opens=None, kept=(0, 2)),
     "cut mp4": Fault(make=cut(VIDEO, 0.8), code="video.frames", opens="file-000.mp4", kept=(0, 1)),
@@ -217,7 +217,7 @@ FAULTS = {
     "episodes too many": Fault(make=info(total_episodes=5), code="info.count", opens="counts 5 episodes"),
     "frames too many": Fault(make=info(total_frames=18), code="info.count", opens="counts 18 frames"),
     "timestamps out of step": Fault(
-        make=rows(column("timestamp", put(4, 0.45))), code="data.timestamp", opens="out of step"
+        make=rows(edited("timestamp", put(4, 0.45))), code="data.timestamp", opens="out of step"
     ),
     "another fps": Fault(make=info(fps=20), code="data.timestamp", opens="out of step with fps=20"),
     "fps 0": Fault(make=info(fps=0), code="info.fps", opens="fps=0"),
@@ -265,6 +265,36 @@ def test_a_damaged_folder_is_not_looked_for_on_the_hub(whole, tmp_path, monkeypa
             fault.make(root)
             with pytest.raises(DatasetError, match="lerobot-doctor"):
                 list(LeRobotDataset("me/made", root=root))
+
+
+@pytest.fixture
+def cached(whole, tmp_path, monkeypatch):
+    """A dataset whose columns, table and timelines are kept in a cache although they are small; where."""
+    monkeypatch.setattr(columns, "CACHED_FROM_BYTES", 0)
+    monkeypatch.setattr(episodes, "CACHED_FROM_BYTES", 0)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    made.check(LeRobotDataset("me/made", root=whole), LENGTHS)
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense " * 50, None], ids=["empty", "overwritten", "flipped"])
+def test_a_corrupt_cache_is_made_again(whole, cached, damage):
+    kept = [path for path in cached.rglob("*.bin") if path.is_file()]
+    assert len(kept) >= 2
+    for path in kept:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 3] ^= 0xFF
+        path.write_bytes(bytes(data) if damage is None else damage)
+    made.check(LeRobotDataset("me/made", root=whole), LENGTHS)
+    made.check(LeRobotDataset("me/made", root=whole), LENGTHS)
+
+
+def test_a_cache_home_that_cannot_be_written_costs_nothing_but_time(whole, cached, monkeypatch, caplog):
+    blocked = cached.with_name("file")
+    blocked.write_text("no folder can be made here")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(blocked))
+    made.check(LeRobotDataset("me/made", root=whole), LENGTHS)
+    assert f"{blocked}" in caplog.text and "HF_DATASETS_CACHE" in caplog.text
 
 
 def _with_nan(table: pa.Table, row: int) -> pa.Table:
