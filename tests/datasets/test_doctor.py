@@ -19,6 +19,7 @@ from lerobot.datasets.doctor.finding import CODES, Severity
 from lerobot.datasets.doctor.footer import mend_footer
 from lerobot.scripts.doctor import doctor
 from tests.fakes import dataset as made
+from tests.fakes import layouts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "datasets"
 LENGTHS = [6, 4, 7]
@@ -56,6 +57,21 @@ def test_datasets_of_the_reference_are_sound(name):
     report = examine(GOLDEN / name, decode="all")
     assert not report.findings, report.lines()
     assert report.num_episodes and report.num_frames
+
+
+def test_older_layouts_are_sound(root, tmp_path):
+    source = LeRobotDataset("me/made", root=root)
+    for k, make in enumerate((layouts.v21, layouts.v20)):
+        report = examine(make(source, tmp_path / str(k)), decode="all")
+        assert damage(report) == set() and "info.old" in report.codes, report.lines()
+        assert (report.num_episodes, report.num_frames) == (3, 17)
+        (tmp_path / str(k) / f"videos/chunk-000/{TOP}/episode_000001.mp4").write_bytes(b"")
+        assert "video.unreadable" in examine(tmp_path / str(k)).codes
+    folder = layouts.shards(source, tmp_path / "shards", data=[[0, 1], [2]], videos=[[0, 1, 2]])
+    report = examine(folder)
+    assert damage(report) == set() and report.codes == {"layout.shards"}
+    next(folder.glob("data/*.parquet")).write_bytes(b"")
+    assert "layout.damaged" in examine(folder).codes
 
 
 def test_our_own_are_sound(root):

@@ -96,6 +96,10 @@ CODES: dict[str, Code] = {
     "info.version": _error("the format version is not one that exists"),
     "info.future": _error("the dataset is in a newer format"),
     "info.old": _note("format v2.x: read as it is, never changed"),
+    "layout.shards": _note(
+        "a list of episodes in JSON lines beside numbered shards: only read, never changed"
+    ),
+    "layout.damaged": _error("the shards do not hold the episodes that are listed"),
     "info.key": _error(
         "a key is missing or has a value of the wrong kind", "fills in what files or defaults say"
     ),

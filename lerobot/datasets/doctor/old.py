@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lerobot.core.errors import DatasetError
 from lerobot.datasets.doctor.finding import Finding, finding
 from lerobot.datasets.doctor.folder import Episodes, Folder, Places
+from lerobot.datasets.legacy.view import open_view
 
 EPISODES_FILE, TASKS_FILE = "meta/episodes.jsonl", "meta/tasks.jsonl"
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -32,6 +34,25 @@ def read_old_tables(folder: Folder) -> list[Finding]:
     if rows is not None:
         folder.episodes = _episodes(folder, rows)
     return found + more
+
+
+def check_shards(folder: Folder) -> list[Finding]:
+    """Whether a dataset in the layout of some guides can be opened; the reader of that layout decides."""
+    found = [
+        finding(
+            "layout.shards",
+            EPISODES_FILE,
+            found="episodes listed beside numbered shards",
+            expected="format v3.0 for a dataset that is to be changed",
+            remedy="lerobot-edit-dataset --operation.type=convert makes a v3.0 copy",
+        )
+    ]
+    try:
+        open_view(folder.root)
+    except DatasetError as error:
+        text = str(error).splitlines()[0].rstrip(".")
+        found.append(finding("layout.damaged", EPISODES_FILE, found=text, expected="shards that hold them"))
+    return found
 
 
 def _lines(

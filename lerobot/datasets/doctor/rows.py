@@ -22,6 +22,7 @@ from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.schema import DEFAULT_FEATURES, numbers
 
 TOLERANCE_S = 1e-4
+SMALL_FILE_BYTES = 4 * 1024**2  # reading less than this, threads cost more than they save
 READ_ERRORS = (pa.ArrowException, OSError)
 
 
@@ -165,7 +166,7 @@ def read_rows(folder: Folder, rows: Rows) -> list[Finding]:
     try:
         file = pq.ParquetFile(path, memory_map=True)
         names = [name for name in folder.numbers if name in file.schema_arrow.names]
-        table = file.read(columns=names)
+        table = file.read(columns=names, use_threads=path.stat().st_size > SMALL_FILE_BYTES)
     except READ_ERRORS as error:
         return [unreadable(path, rows, error)]
     for name in names:
