@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -295,6 +296,66 @@ def test_a_cache_home_that_cannot_be_written_costs_nothing_but_time(whole, cache
     monkeypatch.setenv("HF_DATASETS_CACHE", str(blocked))
     made.check(LeRobotDataset("me/made", root=whole), LENGTHS)
     assert f"{blocked}" in caplog.text and "HF_DATASETS_CACHE" in caplog.text
+
+
+def damage(root: Path, random: Random) -> str:
+    """Flip, cut or overwrite bytes of one file; says what was done."""
+    path = random.choice(sorted(path for path in root.rglob("*") if path.is_file()))
+    data, how = bytearray(path.read_bytes()), random.choice(["flip", "flip many", "cut", "overwrite"])
+    if how == "cut":
+        del data[random.randrange(len(data)) :]
+    elif how == "overwrite":
+        at = random.randrange(len(data))
+        data[at : at + 50] = random.randbytes(50)
+    else:
+        for _ in range(1 if how == "flip" else 30):
+            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    path.write_bytes(bytes(data))
+    return f"{how}: {path.relative_to(root)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("of", ["whole", "split"])
+def test_random_damage(request, tmp_path, of, seed):
+    """Whatever is damaged: the doctor ends with a report, what it calls sound can be read, and so can copies."""
+    random = Random(seed)
+    for number in range(6):
+        root = shutil.copytree(request.getfixturevalue(of), tmp_path / str(number))
+        done = [damage(root, random) for _ in range(random.choice([1, 1, 2]))]
+        report = examine(root, decode="all")
+        if report.is_sound:
+            _read_all(root, done)
+        try:
+            outcome = repair(root, decode="all")
+        except DatasetError as error:
+            assert "info.json" in str(error), done  # the schema is lost
+        else:
+            assert outcome.output is not None or outcome.report.codes or report.is_sound, done
+            if outcome.output is not None:
+                assert set(outcome.kept) | set(outcome.lost) == set(ALL), done
+                _read_all(outcome.output, done)
+
+
+def _read_all(root: Path, done: list[str]) -> None:
+    dataset = LeRobotDataset("me/made", root=root)
+    try:
+        assert len(list(dataset)) == len(dataset)
+    except DatasetError as error:
+        pytest.fail(f"{done}: {error}")
+
+
+def test_one_damaged_row_group_costs_one_episode(whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "made")
+    place = pq.read_metadata(root / DATA).row_group(1).column(0)
+    data = bytearray((root / DATA).read_bytes())
+    at = place.dictionary_page_offset
+    data[at : at + 30] = b"x" * 30
+    (root / DATA).write_bytes(bytes(data))
+    assert "data.unreadable" in examine(root).codes
+    outcome = repair(root)
+    assert outcome.report.is_sound and set(outcome.lost) == {1}, outcome.lines()
+    _check_episodes(outcome.output, (0, 2))
 
 
 def _with_nan(table: pa.Table, row: int) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lerobot.datasets.doctor.finding import Finding, finding
 from lerobot.datasets.doctor.folder import Folder
-from lerobot.datasets.doctor.rows import READ_ERRORS, Rows
+from lerobot.datasets.doctor.rows import READ_ERRORS, Rows, unreadable
 from lerobot.datasets.doctor.videos import Video
 
 SAMPLED_GROUPS = 16  # groups of pictures, per file, that --decode=sample looks at
@@ -101,23 +101,27 @@ def check_pictures(folder: Folder, rows: Rows, *, decode: str) -> Iterator[Findi
     path = folder.root / rows.name
     try:
         file = pq.ParquetFile(path)
-    except READ_ERRORS:
-        return  # said where rows are read
-    for name in folder.image_keys:
-        if name not in file.schema_arrow.names:
-            continue
-        lacking, at, bad = [], 0, []
-        groups = _looked_at(file.metadata.num_row_groups, decode)
-        for group in range(file.metadata.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if group in groups:
-                cells = file.read_row_group(group, columns=[name])[name].combine_chunks()
-                data = cells.field("bytes") if hasattr(cells, "field") else cells
-                empty = np.flatnonzero(np.asarray(data.is_null()) | np.asarray(cells.is_null()))
-                lacking += (empty + at).tolist()
-                bad += _undecodable(folder, name, data, first=at, decode=decode)
-            at += count
-        yield from _picture_findings(rows, name, lacking, bad)
+        for name in folder.image_keys:
+            if name in file.schema_arrow.names:
+                yield from _check_column(folder, rows, file, name, decode)
+    except READ_ERRORS as error:
+        yield unreadable(path, rows, error)
+
+
+def _check_column(
+    folder: Folder, rows: Rows, file: pq.ParquetFile, name: str, decode: str
+) -> Iterator[Finding]:
+    lacking: list[int] = []
+    at, bad, groups = 0, [], _looked_at(file.metadata.num_row_groups, decode)
+    for group in range(file.metadata.num_row_groups):
+        if group in groups:
+            cells = file.read_row_group(group, columns=[name])[name].combine_chunks()
+            data = cells.field("bytes") if hasattr(cells, "field") else cells
+            empty = np.flatnonzero(np.asarray(data.is_null()) | np.asarray(cells.is_null()))
+            lacking += (empty + at).tolist()
+            bad += _undecodable(folder, name, data, first=at, decode=decode)
+        at += file.metadata.row_group(group).num_rows
+    yield from _picture_findings(rows, name, lacking, bad)
 
 
 def _looked_at(count: int, decode: str) -> set[int]:

@@ -77,14 +77,13 @@ def _pages(data: bytes) -> list[Page]:
             header = reader.struct()
             kind, unpacked, packed = (header[number][1] for number in (1, 2, 3))
             inner = header.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind, -1))
-        except (ValueError, KeyError):
-            break
-        end = reader.at + packed
+            end, is_dictionary = reader.at + packed, kind == DICTIONARY_PAGE
+            unpacked += reader.at - at
+            count = 0 if is_dictionary else int(inner[1][1][1])
+        except (ValueError, KeyError, TypeError, IndexError):
+            break  # no header: the file ends here, or its footer begins, or it is damaged
         if inner is None or packed < 0 or end > len(data):
             break
-        is_dictionary = kind == DICTIONARY_PAGE
-        count = 0 if is_dictionary else inner[1][1][1]
-        unpacked += reader.at - at
         found.append(Page(at=at, end=end, unpacked=unpacked, num_values=count, is_dictionary=is_dictionary))
         at = end
     return found

@@ -18,6 +18,7 @@ from lerobot.datasets import config
 from lerobot.datasets.doctor.episodes import read_episodes
 from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.rows import fitting_fps
+from lerobot.datasets.doctor.videos import VIDEO_ERRORS
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.timeline import read_timeline
 
@@ -105,19 +106,23 @@ def _features(root: Path, sources: dict[str, Path]) -> dict[str, dict]:
     first = next(iter(sources.values()))
     schema, found = pq.read_schema(first), {}
     for folder in sorted((root / "videos").glob("*")):
-        path = next(iter(sorted(folder.glob("*/*.mp4"))), None)
-        if path is not None:
-            found[folder.name] = _camera(path)
+        camera = next((one for path in sorted(folder.glob("*/*.mp4")) if (one := _camera(path))), None)
+        if camera is None:
+            raise DatasetError(f"{root / keys.INFO_FILE} is lost, and no video in {folder} can be opened.")
+        found[folder.name] = camera
     for field in schema:
         if field.name not in DEFAULT_FEATURES:
             found[field.name] = _column(field, first)
     return found | {name: dict(one) for name, one in DEFAULT_FEATURES.items()}
 
 
-def _camera(path: Path) -> dict:
-    with av.open(str(path)) as container:
-        context = container.streams.video[0].codec_context
-        size = (context.height, context.width)
+def _camera(path: Path) -> dict | None:
+    try:
+        with av.open(str(path)) as container:
+            context = container.streams.video[0].codec_context
+            size = (context.height, context.width)
+    except VIDEO_ERRORS:
+        return None
     return {"dtype": "video", "shape": (*size, 3), "names": ["height", "width", "channels"]}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from lerobot.core import files
 from lerobot.core.errors import DatasetError
@@ -22,7 +23,7 @@ from lerobot.datasets.doctor.finding import CODES, Finding, numbered
 from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.footer import mend_footer
 from lerobot.datasets.doctor.report import Report
-from lerobot.datasets.doctor.rows import is_parquet
+from lerobot.datasets.doctor.rows import whole_groups
 from lerobot.datasets.doctor.salvage import Salvage, salvage
 
 SUFFIX = "_repaired"
@@ -188,21 +189,32 @@ def _sort_table(folder: Folder) -> None:
 
 
 def _sources(folder: Folder, mended: Path, outcome: Outcome) -> dict[str, Path]:
-    """The file to read for every data file that can be read, a mended copy for one without its footer."""
+    """The file to read for every data file that can be read; a mended copy where only parts of it can."""
     sources = {}
     for path in sorted((folder.root / "data").glob("*/*.parquet")):
         name = path.relative_to(folder.root).as_posix()
         if path.name.startswith("."):
             continue
-        if is_parquet(path):
-            sources[name] = path
-            continue
-        rebuilt = mended / name
-        if folder.features and mend_footer(path, rebuilt, features=folder.features):
-            sources[name] = rebuilt
-            outcome.done.append(f"{name}: its footer was lost and is written again from its pages")
-        elif path.stat().st_size:
-            outcome.done.append(
-                f"{name}: damaged, and no pages of it could be read; nothing is taken from it"
-            )
+        source, text = _source(folder, path, mended / name)
+        if source is not None:
+            sources[name] = source
+        if text:
+            outcome.done.append(f"{name}: {text}")
     return sources
+
+
+def _source(folder: Folder, path: Path, copy: Path) -> tuple[Path | None, str]:
+    """The file that a data file is read from, and what was done to it."""
+    whole = whole_groups(path)
+    if whole is not None and len(whole) == pq.read_metadata(path).num_row_groups:
+        return path, ""
+    if not whole:
+        if folder.features and mend_footer(path, copy, features=folder.features):
+            return copy, "its footer was lost and is written again from its pages"
+        return None, "damaged, and no pages of it could be read; nothing is taken from it"
+    file = pq.ParquetFile(path)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(copy, file.schema_arrow) as writer:
+        for group in whole:
+            writer.write_table(file.read_row_group(group))
+    return copy, f"{file.metadata.num_row_groups - len(whole)} damaged row groups are left out"

@@ -381,17 +381,20 @@ def check_values(rows: Rows) -> Iterator[Finding]:
             )
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file's footer can be read and its columns decode."""
+def whole_groups(path: Path) -> list[int] | None:
+    """Row groups of a data file that can be read; None where there is no footer to tell them by."""
     try:
         file = pq.ParquetFile(path)
-        for group in range(file.metadata.num_row_groups):
-            file.read_row_group(
-                group, columns=[name for name in DEFAULT_FEATURES if name in file.schema_arrow.names]
-            )
     except READ_ERRORS:
-        return False
-    return True
+        return None
+    whole = []
+    for group in range(file.metadata.num_row_groups):
+        try:
+            file.read_row_group(group)
+        except READ_ERRORS:
+            continue
+        whole.append(group)
+    return whole
 
 
 def is_default(name: str) -> bool:

@@ -65,7 +65,8 @@ def salvage(folder: Folder, *, sources: dict[str, Path], trusts_table: bool, how
             continue
         one = _expected(folder, named.get(name), name)
         if name not in sources:
-            result.lose(one.numbers, f"{name} is missing")
+            state = "is damaged" if (folder.root / name).is_file() else "is missing"
+            result.lose(one.numbers, f"{name} {state}")
             continue
         whole = Folder(**{**folder.__dict__, "root": _root_of(sources[name], name)})
         found = rows.read_rows(whole, one)

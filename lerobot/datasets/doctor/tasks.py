@@ -28,7 +28,9 @@ def read_tasks(folder: Folder) -> list[Finding]:
         return [finding("tasks.unreadable", FILE, found=f"{size} bytes, {error}", expected="a parquet file")]
     others = [name for name in table.column_names if name != keys.TASK_INDEX]
     text = keys.TASK if keys.TASK in others else next(iter(others), None)
-    if text is None or keys.TASK_INDEX not in table.column_names:
+    is_text = text is not None and pa.types.is_string(table.schema.field(text).type)
+    is_text = is_text or (text is not None and pa.types.is_large_string(table.schema.field(text).type))
+    if not is_text or keys.TASK_INDEX not in table.column_names:
         return [
             finding(
                 "tasks.column",

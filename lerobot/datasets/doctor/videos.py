@@ -19,6 +19,7 @@ from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.timeline import Timeline, read_timeline
 
 TOLERANCE_S = 1e-4
+VIDEO_ERRORS = (av.FFmpegError, IndexError, AttributeError, UnicodeDecodeError)  # of a damaged header
 CANONICAL = {"libdav1d": "av1", "libaom-av1": "av1", "libsvtav1": "av1", "libx264": "h264", "libx265": "hevc"}
 
 
@@ -74,7 +75,7 @@ def open_video(root: Path, video: Video) -> Iterator[Finding]:
             video.codec = CANONICAL.get(context.name, context.name)
             video.size, video.pix_fmt = (context.height, context.width), str(context.pix_fmt)
             video.num_whole = _whole_frames(stream, len(video.timeline), path.stat().st_size)
-    except (DatasetError, av.FFmpegError, IndexError) as error:
+    except (DatasetError, *VIDEO_ERRORS) as error:
         text = f"{path.stat().st_size} bytes, {str(error).removeprefix(str(path)).strip()}".rstrip(".")
         yield finding(
             "video.unreadable", video.name, found=text, expected="an mp4 file", episodes=video.numbers
