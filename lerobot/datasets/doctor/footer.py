@@ -79,7 +79,7 @@ def _pages(data: bytes) -> list[Page]:
             inner = header.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind, -1))
             end, is_dictionary = reader.at + packed, kind == DICTIONARY_PAGE
             unpacked += reader.at - at
-            count = 0 if is_dictionary else int(inner[1][1][1])
+            count = 0 if is_dictionary or inner is None else int(inner[1][1][1])
         except (ValueError, KeyError, TypeError, IndexError):
             break  # no header: the file ends here, or its footer begins, or it is damaged
         if inner is None or packed < 0 or end > len(data):

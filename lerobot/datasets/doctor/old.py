@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.doctor.finding import Finding, finding
 from lerobot.datasets.doctor.folder import Episodes, Folder, Places
 from lerobot.datasets.legacy.view import open_view
 
-EPISODES_FILE, TASKS_FILE = "meta/episodes.jsonl", "meta/tasks.jsonl"
+EPISODES_FILE, TASKS_FILE = keys.EPISODES_JSONL, keys.TASKS_JSONL
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 EPISODES_PER_CHUNK = 1000

@@ -22,6 +22,7 @@ from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.schema import DEFAULT_FEATURES, numbers
 
 TOLERANCE_S = 1e-4
+NONSENSE_ROWS = 1_000_000  # so many more than a file has are not listed one by one
 SMALL_FILE_BYTES = 4 * 1024**2  # reading less than this, threads cost more than they save
 READ_ERRORS = (pa.ArrowException, OSError)
 
@@ -227,6 +228,10 @@ def _is_even(column: pa.ChunkedArray, feature: dict) -> bool:
 
 def check_order(rows: Rows) -> Iterator[Finding]:
     """Whether the rows are those of the file's episodes, in order; fills `take`."""
+    wanted = float(np.sum(rows.lengths, dtype=np.float64))  # lengths may be nonsense that overflows
+    if wanted > 2 * len(rows) + NONSENSE_ROWS:
+        yield _too_few(rows, f"{len(rows)} rows", f"{wanted:.0f}", rows.numbers)
+        return
     index, expected = rows.columns.get(keys.INDEX), rows.index
     if index is None:
         rows.take = np.arange(len(rows)) if len(rows) == len(expected) else None
@@ -279,7 +284,7 @@ def _unordered(rows: Rows, index: np.ndarray) -> Finding:
     return finding("data.order", rows.name, found=text, expected="ascending index")
 
 
-def _too_few(rows: Rows, text: str, expected: int, episodes: np.ndarray) -> Finding:
+def _too_few(rows: Rows, text: str, expected: int | str, episodes: np.ndarray) -> Finding:
     return finding(
         "data.rows",
         rows.name,
