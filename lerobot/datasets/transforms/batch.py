@@ -1,0 +1,86 @@
+"""Random changes of a whole batch on the training device, one random stream per sample.
+
+    images (B, [T,] C, H, W) uint8 or float + frame numbers (B,) + epoch + camera
+      -> keys (B,)          a hash of (seed, epoch, camera, frame number)
+      -> plan (B, S)        which transforms each sample gets, and in which order
+      -> images, float      each transform once (per place in the order) for all samples that get it
+
+What a sample gets follows from these four alone: not from its neighbours in the batch, the number of threads,
+processes or devices, nor from how often anything was called before. So there is no state to save.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lerobot.datasets.transforms.apply import make_transform_from_config
+from lerobot.datasets.transforms.config import ImageTransformsConfig
+from lerobot.datasets.transforms.draws import KeyedDraws, sample_keys, with_place
+from lerobot.datasets.transforms.transform import ImageTransform, Shape, in_order, to_float
+
+
+class BatchTransforms:
+    """The transforms of an enabled config, for batches.
+
+    Raises:
+        ValueError: an entry of the config is wrong.
+    """
+
+    def __init__(self, cfg: ImageTransformsConfig, *, seed: int) -> None:
+        cfg.check()
+        entries = cfg.chosen_from()
+        self.seed = seed
+        self.transforms = {name: make_transform_from_config(entry) for name, entry in entries.items()}
+        self.weights = np.array([entry.weight for entry in entries.values()])
+        self.num_chosen = min(cfg.max_num_transforms, len(entries))
+        self.random_order = cfg.random_order
+
+    def __call__(self, images: Tensor, *, index: Tensor, epoch: int, camera: str) -> Tensor:
+        """Changed pictures (B, [T,] C, H, W), float32 in 0..1; the T pictures of a window change alike.
+
+        Args:
+            images: uint8 in 0..255 or float in 0..1; they stay as they are.
+            index: number of each sample's frame in its dataset (B,), best on the CPU.
+            epoch: passes over the data before this one.
+            camera: name of the camera; every camera gets its own changes.
+
+        Raises:
+            ValueError: a transform would change the pictures' size or number of channels.
+        """
+        pictures = to_float(images)
+        pictures = pictures.clone() if pictures is images else pictures
+        frames = pictures[:, None] if pictures.ndim == 4 else pictures  # (B, T, C, H, W)
+        keys = sample_keys(seed=self.seed, epoch=epoch, camera=camera, index=index.cpu().numpy())
+        plan = self._plan(keys)
+        changes = {
+            number: lambda part, rows, number=number, name=name: self._change(part, keys[rows], number, name)
+            for number, name in enumerate(self.transforms)
+        }
+        return in_order(frames, plan, changes).reshape(images.shape)
+
+    def _plan(self, keys: np.ndarray) -> Tensor:
+        """Numbers of the transforms each sample gets, in order: (B, S); -1 is none.
+
+        Drawing without replacement by weight: the smallest of exponential waiting times (Efraimidis and
+        Spirakis 2006), whose order is the order of drawing.
+        """
+        fractions = KeyedDraws(keys, torch.device("cpu")).unit(len(self.weights))  # (B, N)
+        waits = -torch.log1p(-fractions.double()) / torch.from_numpy(self.weights)
+        chosen = waits.argsort(dim=1)[:, : self.num_chosen]  # (B, S)
+        if self.random_order:
+            return chosen
+        plan = torch.full((len(keys), len(self.weights)), -1)
+        return plan.scatter_(1, chosen, chosen)
+
+    def _change(self, part: Tensor, keys: np.ndarray, number: int, name: str) -> Tensor:
+        """The samples that get one of the transforms, after it."""
+        transform: ImageTransform = self.transforms[name]
+        draws = KeyedDraws(with_place(keys, number), part.device)
+        changed = transform.apply(part, transform.draw(draws, Shape(*part.shape[1:])))
+        if changed.shape != part.shape:
+            raise ValueError(
+                f"image transform {name!r} ({transform}) makes pictures of {tuple(changed.shape[2:])} from "
+                f"{tuple(part.shape[2:])} (channels, height, width). Training needs them unchanged: give "
+                f"size={list(part.shape[3:])} (with padding for RandomCrop), three output channels for Grayscale."
+            )
+        return changed
