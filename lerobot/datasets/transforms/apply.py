@@ -1,4 +1,4 @@
-"""Transforms of one picture at a time, as `image_transforms=` of a dataset takes them: chosen by weight, applied.
+"""Transforms of one picture at a time, chosen by weight: what `image_transforms=` of a dataset takes.
 
 These draw from torch's global generator, in the order LeRobot and torchvision do; training itself uses
 `batch.py`.

@@ -69,9 +69,13 @@ def one_of(value: Any, *, choices: Sequence[str]) -> str:
     return word
 
 
-# ---------------------------------------------------------------------------------------------------- ranges
+# ------------------------------------------------------------------------------------------------- ranges
 def span(
-    value: Any, *, low: float = -math.inf, high: float = math.inf, widen: Callable[[float], Span] | None = None
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    widen: Callable[[float], Span] | None = None,
 ) -> Span:
     """(from, to) within `low` and `high`; a single number is widened to one."""
     said = f"{'a number or ' if widen else ''}[from, to]{_within(low, high)}"
@@ -327,8 +331,8 @@ def read_arguments(kind: str, values: Sequence[Any], named: Mapping[str, Any]) -
             value out of range.
     """
     if kind not in ARGUMENTS:
-        near = suggest(kind, ARGUMENTS)
-        raise ValueError(f"there is no image transform {kind!r}.{near} Known: {', '.join(sorted(ARGUMENTS))}.")
+        near, names = suggest(kind, ARGUMENTS), ", ".join(sorted(ARGUMENTS))
+        raise ValueError(f"there is no image transform {kind!r}.{near} Known: {names}.")
     known = ARGUMENTS[kind]
     takes = f"{kind} takes {', '.join(known) or 'no arguments'}."
     if len(values) > len(known):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lerobot.core.errors import ConfigError
 from lerobot.datasets.transforms.apply import make_transform_from_config
 from lerobot.datasets.transforms.config import ImageTransformsConfig
 from lerobot.datasets.transforms.draws import KeyedDraws, sample_keys, with_place
@@ -35,20 +36,23 @@ class BatchTransforms:
         self.num_chosen = min(cfg.max_num_transforms, len(entries))
         self.random_order = cfg.random_order
 
-    def __call__(self, images: Tensor, *, index: Tensor, epoch: int, camera: str) -> Tensor:
+    def __call__(
+        self, images: Tensor, *, index: Tensor, epoch: int, camera: str, overwrite: bool = False
+    ) -> Tensor:
         """Changed pictures (B, [T,] C, H, W), float32 in 0..1; the T pictures of a window change alike.
 
         Args:
-            images: uint8 in 0..255 or float in 0..1; they stay as they are.
+            images: uint8 in 0..255 or float in 0..1.
             index: number of each sample's frame in its dataset (B,), best on the CPU.
             epoch: passes over the data before this one.
             camera: name of the camera; every camera gets its own changes.
+            overwrite: float images need not stay as they are.
 
         Raises:
-            ValueError: a transform would change the pictures' size or number of channels.
+            ConfigError: a transform would change the pictures' size or number of channels.
         """
         pictures = to_float(images)
-        pictures = pictures.clone() if pictures is images else pictures
+        pictures = pictures.clone() if pictures is images and not overwrite else pictures
         frames = pictures[:, None] if pictures.ndim == 4 else pictures  # (B, T, C, H, W)
         keys = sample_keys(seed=self.seed, epoch=epoch, camera=camera, index=index.cpu().numpy())
         plan = self._plan(keys)
@@ -78,9 +82,9 @@ class BatchTransforms:
         draws = KeyedDraws(with_place(keys, number), part.device)
         changed = transform.apply(part, transform.draw(draws, Shape(*part.shape[1:])))
         if changed.shape != part.shape:
-            raise ValueError(
+            raise ConfigError(
                 f"image transform {name!r} ({transform}) makes pictures of {tuple(changed.shape[2:])} from "
                 f"{tuple(part.shape[2:])} (channels, height, width). Training needs them unchanged: give "
-                f"size={list(part.shape[3:])} (with padding for RandomCrop), three output channels for Grayscale."
+                f"size={list(part.shape[3:])} (RandomCrop: with padding), num_output_channels=3 (Grayscale)."
             )
         return changed

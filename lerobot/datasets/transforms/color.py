@@ -104,7 +104,9 @@ class ColorJitter(ImageTransform):
 
     def apply(self, images: Tensor, params: Params) -> Tensor:
         """Pictures with other colours."""
-        wanted = [(k, name, change) for k, (name, change) in enumerate(self.changes.items()) if name in params]
+        wanted = [
+            (k, name, change) for k, (name, change) in enumerate(self.changes.items()) if name in params
+        ]
         if len(wanted) == 1:
             _, name, change = wanted[0]
             return change(images, spread(params[name], images))

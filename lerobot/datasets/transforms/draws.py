@@ -24,7 +24,7 @@ class Draws(Protocol):
     """Random numbers for B samples; every answer has B first and lies on the CPU, noise excepted."""
 
     def at(self, position: int) -> None:
-        """What is drawn next is number `position` of each sample, wherever samples differ in how many they drew."""
+        """What is drawn next is number `position` of each sample, however many it has drawn so far."""
 
     def uniform(self, low: float, high: float, *, count: int = 1) -> Tensor:
         """Numbers (B, count) from `low` to `high`."""
@@ -126,7 +126,7 @@ class KeyedDraws:
 
 
 def sample_keys(*, seed: int, epoch: int, camera: str, index: np.ndarray) -> np.ndarray:
-    """One key (B,) uint64 per sample, from the frame's number (B,) in its dataset and what else sets it apart."""
+    """One key (B,) uint64 per sample, from the numbers (B,) of their frames and what else sets them apart."""
     key = mix(np.uint64(seed % 2**64) + np.uint64(1))
     for part in (np.uint64(epoch), np.uint64(zlib.crc32(camera.encode()))):
         key = mix(key ^ mix(part))
@@ -148,7 +148,7 @@ def mix(words: np.ndarray | np.uint64) -> np.ndarray:
 
 
 def normal_pairs(words: Tensor) -> Tensor:
-    """Normal numbers (B, 2, N) from words (B, N) int64 below 2^32: 16 bits for the radius, 16 for the angle."""
+    """Normal numbers (B, 2, N) from words (B, N) below 2^32: 16 bits for the radius, 16 for the angle."""
     words = _murmur(words)
     radius = (((words >> 16) + 1).float() * 2.0**-16).log_().mul_(-2).sqrt_()  # at most 4.7
     angle = (words & 0xFFFF).float() * (2 * math.pi * 2.0**-16)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lerobot.core.errors import ConfigError
 from lerobot.datasets.transforms.color import Occasional
 from lerobot.datasets.transforms.draws import Draws
 from lerobot.datasets.transforms.transform import ImageTransform, Params, Shape, spread
@@ -42,7 +43,7 @@ def sharpen(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def smooth_along(images: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Weighted means (B, T, C, H, W) along one axis with each sample's weights (B, K); borders are mirrored."""
+    """Weighted means along one axis of (B, T, C, H, W) by each sample's weights (B, K); borders are mirrored."""
     count = weights.shape[1]
     border, size = count // 2, images.shape[axis]
     pad = (border, border, 0, 0) if axis == -1 else (0, 0, border, border)
@@ -121,11 +122,11 @@ class GaussianBlur(ImageTransform):
         """Blurred pictures.
 
         Raises:
-            ValueError: the pictures are too small for the kernel.
+            ConfigError: the pictures are too small for the kernel.
         """
         width, height = self.kernel_size
         if images.shape[-1] <= width // 2 or images.shape[-2] <= height // 2:
-            raise ValueError(
+            raise ConfigError(
                 f"GaussianBlur: kernel_size={[width, height]} is too large for pictures of "
                 f"{images.shape[-1]}x{images.shape[-2]}; give one below twice that."
             )
@@ -165,7 +166,7 @@ class GaussianNoise(ImageTransform):
     std: tuple[float, float]
 
     def draw(self, draws: Draws, shape: Shape) -> Params:
-        """The standard deviation (B, 1) and the noise (B, T, C, H, W); pictures of a window get different noise."""
+        """The standard deviation (B, 1) and noise (B, T, C, H, W), which differs between pictures of a window."""
         return {"std": draws.uniform(*self.std), "noise": draws.noise(tuple(shape))}
 
     def apply(self, images: Tensor, params: Params) -> Tensor:

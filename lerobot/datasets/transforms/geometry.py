@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lerobot.core.errors import ConfigError
 from lerobot.datasets.transforms.color import Occasional
 from lerobot.datasets.transforms.draws import Draws
 from lerobot.datasets.transforms.transform import ImageTransform, Params, Shape
@@ -19,7 +20,7 @@ from lerobot.datasets.transforms.transform import ImageTransform, Params, Shape
 TRIES = 10  # random boxes of RandomResizedCrop and RandomErasing before they give up, as in torchvision
 
 
-# ------------------------------------------------------------------------------------------------ affine moves
+# ----------------------------------------------------------------------------------------------- affine moves
 def inverse_move(
     degrees: Tensor, *, shift: Tensor, scale: Tensor, shear: Tensor, center: tuple[float, float]
 ) -> Tensor:
@@ -119,7 +120,7 @@ class RandomRotation(ImageTransform):
         return move(images, params["inverse"], mode=self.interpolation, fill=self.fill)
 
 
-# ------------------------------------------------------------------------------------------------------- flips
+# ------------------------------------------------------------------------------------------------------ flips
 class RandomHorizontalFlip(Occasional):
     """Left and right exchanged, with probability `p`."""
 
@@ -136,7 +137,7 @@ class RandomVerticalFlip(Occasional):
         return images.flip(-2)
 
 
-# ------------------------------------------------------------------------------------------------------- crops
+# ------------------------------------------------------------------------------------------------------ crops
 class RandomCrop(ImageTransform):
     """A box of a fixed size at a random place of the picture, which may be padded before."""
 
@@ -150,7 +151,7 @@ class RandomCrop(ImageTransform):
         """The box's first row and column (B, 1), which are negative inside the padding.
 
         Raises:
-            ValueError: the box is larger than the padded picture.
+            ConfigError: the box is larger than the padded picture.
         """
         left, top, right, bottom = self.padding
         sides = ((shape.height, top, bottom, self.size[0]), (shape.width, left, right, self.size[1]))
@@ -158,7 +159,7 @@ class RandomCrop(ImageTransform):
         for name, (given, before, after, wanted) in zip(("row", "column"), sides, strict=True):
             lacking = max(0, wanted - given - before - after)
             if lacking and not self.pad_if_needed:
-                raise ValueError(
+                raise ConfigError(
                     f"RandomCrop: size={list(self.size)} (height, width) does not fit into pictures of "
                     f"{shape.height}x{shape.width}; give a smaller size, padding, or pad_if_needed=true."
                 )

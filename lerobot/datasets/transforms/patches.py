@@ -80,7 +80,7 @@ class GaussianPatchBrightness(ImageTransform):
     factor_range: tuple[float, float]
 
     def draw(self, draws: Draws, shape: Shape) -> Params:
-        """Centres (B, N, 2) as (y, x) in 0..1, widths and factors (B, N); factor 1 beyond a sample's number."""
+        """Centres (B, N, 2) as (y, x) in 0..1, widths and factors (B, N), which are 1 beyond a sample's number."""
         number = draws.integers(self.num_patches[0], self.num_patches[1] + 1)  # (B,)
         count = int(number.max())
         center = draws.unit(count, 2)
@@ -98,7 +98,7 @@ class GaussianPatchBrightness(ImageTransform):
         total = torch.ones(len(images), height, width, device=images.device)
         for n in range(center.shape[1]):
             wide = 2 * sigma[:, n, None] ** 2
-            bell = (-y[:, n] ** 2 / wide).exp()[:, :, None] * (-x[:, n] ** 2 / wide).exp()[:, None, :]
+            bell = (-(y[:, n] ** 2) / wide).exp()[:, :, None] * (-(x[:, n] ** 2) / wide).exp()[:, None, :]
             total *= 1 + (factor[:, n, None, None] - 1) * bell
         return (images * total[:, None, None]).clamp_(0, 1)
 
@@ -130,7 +130,7 @@ class RandomShadow(ImageTransform):
 
 # ----------------------------------------------------------------------------------------------------- pixels
 def painted(images: Tensor, boxes: Tensor, color: tuple[float, ...]) -> Tensor:
-    """The pictures with each sample's boxes (B, N, 4: first row, first column, height, width) in one colour."""
+    """The pictures with each sample's boxes (B, N, 4: row, column, height, width) in one colour."""
     row, column, height, width = (side[:, :, None] for side in boxes.unbind(2))  # (B, N, 1)
     y, x = torch.arange(images.shape[-2]), torch.arange(images.shape[-1])
     rows = (y >= row) & (y < row + height)  # (B, N, H)

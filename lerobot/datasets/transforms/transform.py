@@ -1,6 +1,6 @@
 """What an image transform is: numbers drawn for each sample, then pixels computed for all samples at once.
 
-    images (B, T, C, H, W) in 0..1 --draw--> parameters (B, ...) on the CPU --apply--> images (B, T, C', H', W')
+    images (B, T, C, H, W) in 0..1 --draw--> parameters (B, ...) on the CPU --apply--> images
 
 One picture is a batch of one, so that a transform has one formula for both. All T pictures of a sample share
 its parameters: a window must not flicker. torchvision's formulas are the ones that trained policies and
@@ -92,7 +92,7 @@ def to_float(image: Tensor) -> Tensor:
 
 # ----------------------------------------------------------------------------------- samples of a batch apart
 def spread(values: Tensor, images: Tensor) -> Tensor:
-    """One number per sample (B,) or per sample and channel (B, C), shaped to multiply images (B, T, C, H, W)."""
+    """Numbers per sample (B,) or per sample and channel (B, C), shaped to multiply images (B, T, C, H, W)."""
     values = values.to(images.device, images.dtype, non_blocking=True)
     return values.reshape(len(values), 1, -1, 1, 1)
 
