@@ -9,6 +9,8 @@ What a sample gets follows from these four alone: not from its neighbours in the
 processes or devices, nor from how often anything was called before. So there is no state to save.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from lerobot.core.errors import ConfigError
 from lerobot.datasets.transforms.apply import make_transform_from_config
 from lerobot.datasets.transforms.config import ImageTransformsConfig
 from lerobot.datasets.transforms.draws import KeyedDraws, sample_keys, with_place
-from lerobot.datasets.transforms.transform import ImageTransform, Shape, in_order, to_float
+from lerobot.datasets.transforms.transform import Shape, in_order, to_float
 
 
 class BatchTransforms:
@@ -57,7 +59,9 @@ class BatchTransforms:
         keys = sample_keys(seed=self.seed, epoch=epoch, camera=camera, index=index.cpu().numpy())
         plan = self._plan(keys)
         changes = {
-            number: lambda part, rows, number=number, name=name: self._change(part, keys[rows], number, name)
+            number: lambda part, rows, number=number, name=name: self._change(
+                part, keys[rows.numpy()], number, name
+            )
             for number, name in enumerate(self.transforms)
         }
         return in_order(frames, plan, changes).reshape(images.shape)
@@ -76,10 +80,10 @@ class BatchTransforms:
         plan = torch.full((len(keys), len(self.weights)), -1)
         return plan.scatter_(1, chosen, chosen)
 
-    def _change(self, part: Tensor, keys: np.ndarray, number: int, name: str) -> Tensor:
-        """The samples that get one of the transforms, after it."""
-        transform: ImageTransform = self.transforms[name]
-        draws = KeyedDraws(with_place(keys, number), part.device)
+    def _change(self, keys: np.ndarray, number: int, part: Tensor, rows: Tensor) -> Tensor:
+        """The samples in these rows (N,) of the batch after transform `number`."""
+        name, transform = list(self.transforms.items())[number]
+        draws = KeyedDraws(with_place(keys[rows.numpy()], number), part.device)
         changed = transform.apply(part, transform.draw(draws, Shape(*part.shape[1:])))
         if changed.shape != part.shape:
             raise ConfigError(

@@ -43,7 +43,7 @@ def sharpen(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def smooth_along(images: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Weighted means along one axis of (B, T, C, H, W) by each sample's weights (B, K); borders are mirrored."""
+    """Weighted means of (B, T, C, H, W) along an axis, weights (B, K) per sample; borders are mirrored."""
     count = weights.shape[1]
     border, size = count // 2, images.shape[axis]
     pad = (border, border, 0, 0) if axis == -1 else (0, 0, border, border)
@@ -166,7 +166,7 @@ class GaussianNoise(ImageTransform):
     std: tuple[float, float]
 
     def draw(self, draws: Draws, shape: Shape) -> Params:
-        """The standard deviation (B, 1) and noise (B, T, C, H, W), which differs between pictures of a window."""
+        """The standard deviation (B, 1) and the noise (B, T, C, H, W), another in every picture."""
         return {"std": draws.uniform(*self.std), "noise": draws.noise(tuple(shape))}
 
     def apply(self, images: Tensor, params: Params) -> Tensor:

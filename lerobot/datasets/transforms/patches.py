@@ -80,7 +80,7 @@ class GaussianPatchBrightness(ImageTransform):
     factor_range: tuple[float, float]
 
     def draw(self, draws: Draws, shape: Shape) -> Params:
-        """Centres (B, N, 2) as (y, x) in 0..1, widths and factors (B, N), which are 1 beyond a sample's number."""
+        """Centres (B, N, 2) as (y, x) in 0..1, widths and factors (B, N); the factor of no spot is 1."""
         number = draws.integers(self.num_patches[0], self.num_patches[1] + 1)  # (B,)
         count = int(number.max())
         center = draws.unit(count, 2)
