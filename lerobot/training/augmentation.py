@@ -47,16 +47,14 @@ class Augmentation:
             yield batch
 
     def __call__(self, batch: Batch) -> Batch:
-        """A numbered batch with changed pictures, float in 0..1; those it came with may be overwritten."""
+        """A numbered batch with changed pictures, float in 0..1."""
         place = batch.pop(DRAWN_FOR, None)
         if self.transforms is None or place is None:
             return batch
         index, position = place
         self.transforms.seed = position.seed  # a resumed run goes on with its own
         changed = {
-            camera: self.transforms(
-                batch[camera], index=index, epoch=position.epoch, camera=camera, overwrite=True
-            )
+            camera: self.transforms(batch[camera], index=index, epoch=position.epoch, camera=camera)
             for camera in self.cameras
         }
         return batch | changed

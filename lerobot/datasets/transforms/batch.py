@@ -21,6 +21,8 @@ from lerobot.datasets.transforms.config import ImageTransformsConfig
 from lerobot.datasets.transforms.draws import KeyedDraws, sample_keys, with_place
 from lerobot.datasets.transforms.transform import Shape, in_order, to_float
 
+CPU_VALUES = 2**20  # 4 MiB of floats
+
 
 class BatchTransforms:
     """The transforms of an enabled config, for batches.
@@ -38,9 +40,7 @@ class BatchTransforms:
         self.num_chosen = min(cfg.max_num_transforms, len(entries))
         self.random_order = cfg.random_order
 
-    def __call__(
-        self, images: Tensor, *, index: Tensor, epoch: int, camera: str, overwrite: bool = False
-    ) -> Tensor:
+    def __call__(self, images: Tensor, *, index: Tensor, epoch: int, camera: str) -> Tensor:
         """Changed pictures (B, [T,] C, H, W), float32 in 0..1; the T pictures of a window change alike.
 
         Args:
@@ -48,22 +48,25 @@ class BatchTransforms:
             index: number of each sample's frame in its dataset (B,), best on the CPU.
             epoch: passes over the data before this one.
             camera: name of the camera; every camera gets its own changes.
-            overwrite: float images need not stay as they are.
 
         Raises:
             ConfigError: a transform would change the pictures' size or number of channels.
         """
-        pictures = to_float(images)
-        pictures = pictures.clone() if pictures is images and not overwrite else pictures
-        frames = pictures[:, None] if pictures.ndim == 4 else pictures  # (B, T, C, H, W)
         keys = sample_keys(seed=self.seed, epoch=epoch, camera=camera, index=index.cpu().numpy())
         plan = self._plan(keys)
-        changes = {
-            number: lambda part, rows, number=number, name=name: self._change(
-                part, keys[rows.numpy()], number, name
-            )
-            for number, name in enumerate(self.transforms)
-        }
+        changed = torch.empty(images.shape, device=images.device)
+        step = _samples_at_once(images)
+        for first in range(0, len(images), step):
+            part = slice(first, first + step)
+            changed[part] = self._changed(images[part], keys[part], plan[part])
+        return changed
+
+    def _changed(self, images: Tensor, keys: np.ndarray, plan: Tensor) -> Tensor:
+        """Some of the samples after their transforms."""
+        pictures = to_float(images)
+        pictures = pictures.clone() if pictures is images else pictures
+        frames = pictures[:, None] if pictures.ndim == 4 else pictures  # (B, T, C, H, W)
+        changes = {number: partial(self._change, keys, number) for number in range(len(self.transforms))}
         return in_order(frames, plan, changes).reshape(images.shape)
 
     def _plan(self, keys: np.ndarray) -> Tensor:
@@ -92,3 +95,10 @@ class BatchTransforms:
                 f"size={list(part.shape[3:])} (RandomCrop: with padding), num_output_channels=3 (Grayscale)."
             )
         return changed
+
+
+def _samples_at_once(images: Tensor) -> int:
+    """All samples on a GPU; on a CPU so many that what lies between two transforms stays in its cache."""
+    if images.device.type != "cpu":
+        return len(images)
+    return max(1, CPU_VALUES // images[0].numel())

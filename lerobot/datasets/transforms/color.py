@@ -62,8 +62,8 @@ def blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Hues moved on by parts of the colour wheel; value and saturation stay.
 
-    With value V, chroma C = V - min and hue h in sixths of the wheel, red is V - C + C clamp(|h - 3| - 1),
-    green and blue the same curve a third of the wheel on.
+    With chroma C = max - min and hue h in sixths of the wheel, red is min + C clamp(|h - 3| - 1, 0, 1); green
+    and blue are min + C clamp(2 - |h - 2|, 0, 1) and min + C clamp(2 - |h - 4|, 0, 1).
     """
     if images.shape[-3] == 1:
         return images
@@ -71,15 +71,20 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     top = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = top - low
-    span = torch.where(chroma == 0, 1.0, chroma)  # grey pixels have no hue
-    hue = torch.where(green == top, (blue - red) / span + 2, (red - green) / span + 4)
-    hue = torch.where(red == top, (green - blue) / span, hue)
-    hue = hue.div_(6).add_(turns[:, :, 0]).mul_(6)
-    hue.sub_((hue / 6).floor_().mul_(6))  # into [0, 6)
+    # Choosing by a mask of 0 and 1 is exact, and an order of magnitude faster on a CPU than torch.where.
+    mask = torch.empty_like(top)
+    hue = (red - green).add_(chroma, alpha=4)
+    hue.lerp_((blue - red).add_(chroma, alpha=2), torch.eq(green, top, out=mask))
+    hue.lerp_(green - blue, torch.eq(red, top, out=mask))
+    hue.div_(chroma.clamp(min=1e-12))  # grey has hue 0
+    hue.add_(6 * turns[:, :, 0])
+    hue.sub_((hue * (1 / 6)).floor_(), alpha=6)  # into [0, 6)
     changed = torch.empty_like(images)
-    for channel, (middle, sign) in enumerate(((3, 1), (2, -1), (4, -1))):
-        ramp = (hue - middle).abs_().sub_(1.5 - 0.5 * sign).mul_(sign).clamp_(0, 1)
-        torch.addcmul(low, chroma, ramp, out=changed[:, :, channel])
+    above = top + chroma
+    curves = ((3, 1, low - chroma), (2, -1, above), (4, -1, above))
+    for channel, (middle, sign, base) in enumerate(curves):
+        ramp = (hue - middle).abs_().clamp_(1, 2)
+        torch.addcmul(base, chroma, ramp, value=sign, out=changed[:, :, channel])
     return changed
 
 

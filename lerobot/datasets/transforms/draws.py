@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-WORD = 0xFFFFFFFF
 
 
 class Draws(Protocol):
@@ -108,9 +107,9 @@ class KeyedDraws:
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """Normal noise (B, *shape), computed on the pictures' device."""
         size = math.prod(shape)
-        seeds = torch.from_numpy((self._words(1)[:, 0] >> np.uint64(32)).astype(np.int64)).to(self.device)
-        places = torch.arange((size + 1) // 2, device=self.device)
-        pairs = normal_pairs(_murmur(places + 0x1B873593) ^ seeds[:, None])  # (B, 2, half)
+        seeds = (self._words(1)[:, 0] >> np.uint64(32)).astype(np.uint32).view(np.int32)  # (B,)
+        places = torch.arange(1, (size + 1) // 2 + 1, dtype=torch.int32, device=self.device)
+        pairs = normal_pairs(torch.from_numpy(seeds).to(self.device)[:, None] ^ _murmur(places))
         return pairs.flatten(1)[:, :size].reshape(-1, *shape)
 
     def _fractions(self, count: int) -> Tensor:
@@ -148,15 +147,15 @@ def mix(words: np.ndarray | np.uint64) -> np.ndarray:
 
 
 def normal_pairs(words: Tensor) -> Tensor:
-    """Normal numbers (B, 2, N) from words (B, N) below 2^32: 16 bits for the radius, 16 for the angle."""
+    """Normal numbers (B, 2, N) from words (B, N) int32: 16 bits of each make the radius, 16 the angle."""
     words = _murmur(words)
-    radius = (((words >> 16) + 1).float() * 2.0**-16).log_().mul_(-2).sqrt_()  # at most 4.7
-    angle = (words & 0xFFFF).float() * (2 * math.pi * 2.0**-16)
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    radius = ((words >> 16) & 0xFFFF).float().add_(1).mul_(2.0**-16).log_().mul_(-2).sqrt_()  # at most 4.7
+    angle = (words & 0xFFFF).float().mul_(2 * math.pi * 2.0**-16)
+    return torch.stack([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=1)
 
 
 def _murmur(words: Tensor) -> Tensor:
-    """MurmurHash3's 32-bit finaliser of int64 numbers below 2^32."""
-    words = ((words ^ (words >> 16)) * 0x85EBCA6B) & WORD
-    words = ((words ^ (words >> 13)) * 0xC2B2AE35) & WORD
-    return words ^ (words >> 16)
+    """MurmurHash3's 32-bit finaliser; int32 words stand for unsigned ones and overflow as these do."""
+    words = (words ^ ((words >> 16) & 0xFFFF)).mul_(0x85EBCA6B - 2**32)
+    words.bitwise_xor_((words >> 13) & 0x7FFFF).mul_(0xC2B2AE35 - 2**32)
+    return words.bitwise_xor_((words >> 16) & 0xFFFF)

@@ -194,10 +194,12 @@ def _outside(places: Tensor, size: int) -> Tensor:
 
 def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The pixels (B, T, C, h, w) at each sample's rows (B, h) and columns (B, w)."""
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    rows, columns = rows.to(images.device)[:, :, None], columns.to(images.device)[:, None, :]
-    picked = images.flatten(1, 2).movedim(1, -1)[sample, rows, columns]  # (B, h, w, T*C)
-    return picked.movedim(-1, 1).unflatten(1, images.shape[1:3]).contiguous()
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    picked = [
+        picture.index_select(-2, own_rows).index_select(-1, own_columns)
+        for picture, own_rows, own_columns in zip(images, rows, columns, strict=True)
+    ]
+    return torch.stack(picked)
 
 
 class RandomResizedCrop(ImageTransform):
@@ -243,27 +245,11 @@ class RandomResizedCrop(ImageTransform):
         return (shape.height - height) // 2, (shape.width - width) // 2, height, width
 
     def apply(self, images: Tensor, params: Params) -> Tensor:
-        """The boxes (B, T, C, h, w), resized."""
-        row, column, height, width = params["box"].unbind(1)
-        if self.interpolation == "nearest":
-            return pick(images, _nearest(row, height, self.size[0]), _nearest(column, width, self.size[1]))
-        down = self._weights(row, height, images.shape[-2], self.size[0]).to(images)  # (B, h, H)
-        across = self._weights(column, width, images.shape[-1], self.size[1]).to(images)  # (B, w, W)
-        return torch.einsum("bhy,btcyx,bwx->btchw", down, images, across)
-
-    def _weights(self, first: Tensor, size: Tensor, given: int, wanted: int) -> Tensor:
-        """How much each pixel (given) counts for each new one (wanted) along an axis: (B, wanted, given)."""
-        step = size.double() / wanted  # (B,)
-        reach = step.clamp(min=1) if self.antialias else torch.ones_like(step)
-        middle = (torch.arange(wanted) + 0.5) * step[:, None]  # (B, wanted), in pixels from the box's border
-        middle = torch.minimum(middle.clamp(min=0.5), (size - 0.5)[:, None]) if not self.antialias else middle
-        pixel = torch.arange(given) + 0.5 - first[:, None]  # (B, given)
-        weights = 1 - (pixel[:, None, :] - middle[:, :, None]).abs() / reach[:, None, None]
-        is_inside = (pixel > 0) & (pixel < size[:, None])
-        weights = weights.clamp(min=0) * is_inside[:, None, :]
-        return (weights / weights.sum(dim=2, keepdim=True)).float()
-
-
-def _nearest(first: Tensor, size: Tensor, wanted: int) -> Tensor:
-    """The pixel (B, wanted) that stands for each new one."""
-    return first[:, None] + (torch.arange(wanted) * (size / wanted)[:, None]).floor().long()
+        """The boxes (B, T, C, h, w), resized; one by one, as they differ in size."""
+        is_smooth = self.interpolation == "bilinear"
+        how = {"antialias": self.antialias, "align_corners": False} if is_smooth else {}
+        resized = []
+        for picture, (row, column, height, width) in zip(images, params["box"].tolist(), strict=True):
+            box = picture[..., row : row + height, column : column + width]  # (T, C, ., .)
+            resized.append(F.interpolate(box, self.size, mode=self.interpolation, **how))
+        return torch.stack(resized)
