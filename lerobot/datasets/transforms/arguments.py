@@ -20,10 +20,11 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument: how its value is read (ValueError says what was expected), and its default."""
+    """One argument of a transform: how its value is read (ValueError says what was expected), its default."""
 
     read: Callable[[Any], Any]
     default: Any = REQUIRED
+    is_range: bool = False  # (from, to), drawn from anew for every picture
 
 
 # --------------------------------------------------------------------------------------------- single values
@@ -233,7 +234,7 @@ def _within(low: float, high: float) -> str:
 
 # ------------------------------------------------------------------------------------------------- the table
 CHANCE = Argument(partial(number, low=0, high=1), 0.5)
-DEGREES = Argument(partial(span, widen=both_ways))
+DEGREES = Argument(partial(span, widen=both_ways), is_range=True)
 POSITIVE_SPAN = partial(span, low=1e-6)
 FILL = Argument(color, 0)
 CENTER = Argument(point, None)
@@ -245,14 +246,16 @@ SHARE = partial(number, low=0, high=1)
 ARGUMENTS: dict[str, dict[str, Argument]] = {
     "Identity": {},
     "ColorJitter": {
-        "brightness": Argument(factor, None),
-        "contrast": Argument(factor, None),
-        "saturation": Argument(factor, None),
-        "hue": Argument(turn, None),
+        "brightness": Argument(factor, None, is_range=True),
+        "contrast": Argument(factor, None, is_range=True),
+        "saturation": Argument(factor, None, is_range=True),
+        "hue": Argument(turn, None, is_range=True),
     },
-    "GammaCorrection": {"gamma": Argument(partial(span, low=1e-6, widen=inverse_too), (0.5, 2.0))},
+    "GammaCorrection": {
+        "gamma": Argument(partial(span, low=1e-6, widen=inverse_too), (0.5, 2.0), is_range=True)
+    },
     "PlanckianJitter": {
-        "temperature": Argument(partial(whole_span, low=3000, high=15000), (3000, 15000)),
+        "temperature": Argument(partial(whole_span, low=3000, high=15000), (3000, 15000), is_range=True),
     },
     "Grayscale": {"num_output_channels": Argument(partial(whole, low=1, high=3), 1)},
     "RandomGrayscale": {"p": Argument(SHARE, 0.1)},
@@ -260,19 +263,19 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
     "RandomSolarize": {"threshold": Argument(SHARE), "p": CHANCE},
     "RandomPosterize": {"bits": Argument(partial(whole, low=0, high=8)), "p": CHANCE},
     "RandomAutocontrast": {"p": CHANCE},
-    "SharpnessJitter": {"sharpness": Argument(partial(span, low=0, widen=around_one))},
+    "SharpnessJitter": {"sharpness": Argument(partial(span, low=0, widen=around_one), is_range=True)},
     "RandomAdjustSharpness": {"sharpness_factor": Argument(partial(number, low=0)), "p": CHANCE},
     "GaussianBlur": {
         "kernel_size": Argument(odd_size),
-        "sigma": Argument(partial(span, low=1e-6, widen=same), (0.1, 2.0)),
+        "sigma": Argument(partial(span, low=1e-6, widen=same), (0.1, 2.0), is_range=True),
     },
     "MotionBlur": {"kernel_size": Argument(odd_sizes, (3, 11))},
-    "GaussianNoise": {"std": Argument(partial(span, low=0, widen=from_zero), (5.0, 25.0))},
-    "JPEGCompression": {"quality": Argument(partial(whole_span, low=1, high=100), (15, 75))},
+    "GaussianNoise": {"std": Argument(partial(span, low=0, widen=from_zero), (5.0, 25.0), is_range=True)},
+    "JPEGCompression": {"quality": Argument(partial(whole_span, low=1, high=100), (15, 75), is_range=True)},
     "RandomAffine": {
         "degrees": DEGREES,
         "translate": Argument(partial(optional, read=shares), None),
-        "scale": Argument(partial(optional, read=POSITIVE_SPAN), None),
+        "scale": Argument(partial(optional, read=POSITIVE_SPAN), None, is_range=True),
         "shear": Argument(partial(optional, read=shear), None),
         "interpolation": NEAREST,
         "fill": FILL,
@@ -296,14 +299,14 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
     },
     "RandomResizedCrop": {
         "size": Argument(size),
-        "scale": Argument(POSITIVE_SPAN, (0.08, 1.0)),
+        "scale": Argument(POSITIVE_SPAN, (0.08, 1.0), is_range=True),
         "ratio": Argument(POSITIVE_SPAN, (3 / 4, 4 / 3)),
         "interpolation": BILINEAR,
         "antialias": Argument(switch, True),
     },
     "RandomErasing": {
         "p": CHANCE,
-        "scale": Argument(partial(span, low=0, high=1), (0.02, 0.33)),
+        "scale": Argument(partial(span, low=0, high=1), (0.02, 0.33), is_range=True),
         "ratio": Argument(POSITIVE_SPAN, (0.3, 3.3)),
         "value": FILL,
         "inplace": Argument(switch, False),
@@ -315,11 +318,13 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
         "fill_value": Argument(SHARE, 0.0),
     },
     "GaussianPatchBrightness": {
-        "num_patches": Argument(partial(whole_span, low=1), (1, 4)),
-        "sigma_range": Argument(POSITIVE_SPAN, (0.05, 0.25)),
-        "factor_range": Argument(partial(span, low=0), (0.4, 1.6)),
+        "num_patches": Argument(partial(whole_span, low=1), (1, 4), is_range=True),
+        "sigma_range": Argument(POSITIVE_SPAN, (0.05, 0.25), is_range=True),
+        "factor_range": Argument(partial(span, low=0), (0.4, 1.6), is_range=True),
     },
-    "RandomShadow": {"opacity": Argument(partial(span, low=0, high=1, widen=same), (0.3, 0.6))},
+    "RandomShadow": {
+        "opacity": Argument(partial(span, low=0, high=1, widen=same), (0.3, 0.6), is_range=True)
+    },
 }
 
 
