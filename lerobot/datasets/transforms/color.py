@@ -43,7 +43,7 @@ def brighten(images: Tensor, factor: Tensor) -> Tensor:
     return (images * factor).clamp_(0, 1)
 
 
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
+def set_apart(images: Tensor, factor: Tensor) -> Tensor:
     """Distances from each picture's mean brightness, times the factor."""
     means = images.mean(dim=(-2, -1), keepdim=True)  # (B, T, C, 1, 1); luma is linear, so means do
     return blend(images, luma(means), factor)
@@ -88,6 +88,9 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     return changed
 
 
+JITTERS = {"brightness": brighten, "contrast": set_apart, "saturation": saturate, "hue": turn_hue}
+
+
 # ------------------------------------------------------------------------------------------------- transforms
 class ColorJitter(ImageTransform):
     """Brightness, contrast, saturation and hue changed by random amounts, in random order."""
@@ -97,21 +100,17 @@ class ColorJitter(ImageTransform):
     saturation: tuple[float, float] | None
     hue: tuple[float, float] | None
 
-    changes = {"brightness": brighten, "contrast": contrast, "saturation": saturate, "hue": turn_hue}
-
     def draw(self, draws: Draws, shape: Shape) -> Params:
         """The order (B, 4) of the four, and how much (B, 1) of each that is wanted."""
         params = {"order": draws.order(4)}
-        for name in self.changes:
+        for name in JITTERS:
             if (span := self.arguments[name]) is not None:
                 params[name] = draws.uniform(*span)
         return params
 
     def apply(self, images: Tensor, params: Params) -> Tensor:
         """Pictures with other colours."""
-        wanted = [
-            (k, name, change) for k, (name, change) in enumerate(self.changes.items()) if name in params
-        ]
+        wanted = [(k, name, change) for k, (name, change) in enumerate(JITTERS.items()) if name in params]
         if len(wanted) == 1:
             _, name, change = wanted[0]
             return change(images, spread(params[name], images))

@@ -155,7 +155,7 @@ class RandomCrop(ImageTransform):
         """
         left, top, right, bottom = self.padding
         sides = ((shape.height, top, bottom, self.size[0]), (shape.width, left, right, self.size[1]))
-        params = {}
+        params: Params = {}
         for name, (given, before, after, wanted) in zip(("row", "column"), sides, strict=True):
             lacking = max(0, wanted - given - before - after)
             if lacking and not self.pad_if_needed:
