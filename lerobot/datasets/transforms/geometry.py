@@ -33,9 +33,9 @@ def inverse_move(
     degrees, shift, scale, shear = (t.double() for t in (degrees, shift, scale, shear))
     angle, (tan_x, tan_y) = degrees.deg2rad(), shear.deg2rad().tan().unbind(1)
     one, cos, sin = torch.ones_like(angle), angle.cos(), angle.sin()
-    turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
-    slant = torch.stack([one, -tan_x, -tan_y, 1 + tan_x * tan_y], dim=1).reshape(-1, 2, 2)  # Hy Hx
-    back = torch.linalg.inv(turn @ slant * scale[:, None, None])  # (B, 2, 2)
+    turn_back = torch.stack([cos, sin, -sin, cos], dim=1).reshape(-1, 2, 2)
+    slant_back = torch.stack([1 + tan_x * tan_y, tan_x, tan_y, one], dim=1).reshape(-1, 2, 2)  # (Hy Hx)^-1
+    back = slant_back @ turn_back / scale[:, None, None]  # (B, 2, 2)
     middle = torch.tensor(center, dtype=torch.float64).expand(len(back), 2)
     offset = middle - (back @ (middle + shift)[:, :, None])[:, :, 0]  # (B, 2)
     return torch.cat([back, offset[:, :, None]], dim=2).float()

@@ -116,10 +116,11 @@ def in_order(images: Tensor, order: Tensor, changes: Mapping[int, Change]) -> Te
     where a change concerns a part of the batch.
     """
     for column in order.unbind(1):
-        for number, change in changes.items():
-            rows = (column == number).nonzero()[:, 0]
+        for number in set(column.tolist()) & changes.keys():
+            change, rows = changes[number], (column == number).nonzero()[:, 0]
             if len(rows) == len(images):
                 images = change(images, rows)
             elif len(rows):
-                images[rows] = change(images[rows], rows)
+                there = rows.to(images.device)
+                images.index_copy_(0, there, change(images.index_select(0, there), rows))
     return images
