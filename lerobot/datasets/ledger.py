@@ -1,0 +1,258 @@
+"""The summaries from which a dataset's statistics are made, kept beside them so that they stay exact.
+
+    meta/sketches/dataset.json     all features over the first K episodes; replaced now and then by a rename
+    meta/sketches/episodes.jsonl   a line per episode with its cameras; appended before the episode's row
+
+Numbers of an episode are always there to be counted again, in its data file; the pictures that were sampled
+are not, so each episode keeps how often each level occurred. Both files are aids that other programs ignore:
+whoever finds them missing, or not in step with the episode table, falls back on `aggregate_stats`.
+Shapes: T frames of an episode.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lerobot.core import files, keys
+from lerobot.core.errors import DatasetError
+from lerobot.datasets import tables
+from lerobot.datasets.metadata import LeRobotDatasetMetadata
+from lerobot.datasets.schema import IMAGE_DTYPES, is_depth, is_numeric
+from lerobot.datasets.stats import Stats, picture_stats
+from lerobot.datasets.summary import Summary
+
+logger = logging.getLogger(__name__)
+
+Summaries = dict[str, Summary]
+EPISODES_PER_SAVE = 64  # an interrupted recording counts at most this many episodes again
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+APPROXIMATE = (
+    "%s: %s, so quantiles of %s are count-weighted means of the episodes' quantiles, which is approximate. "
+    "For exact ones: lerobot-edit-dataset --repo_id=%s --root=%s --operation.type=recompute_stats "
+    "--operation.skip_image_video=false --operation.overwrite=true"
+)
+
+
+class Ledger:
+    """Summaries of the features of one dataset, over all its episodes.
+
+    `totals` lacks the features of which some episode's summary is not known.
+    """
+
+    def __init__(self, meta: LeRobotDatasetMetadata) -> None:
+        self.meta = meta
+        self.totals: Summaries = {}
+        self.num_episodes, self.num_frames = 0, 0
+
+    @classmethod
+    def open(cls, meta: LeRobotDatasetMetadata) -> "Ledger":
+        """The ledger of a dataset as it is on disk, brought up to its last episode."""
+        self = cls(meta)
+        if not len(meta.episodes):
+            return self
+        kept = stored_totals(meta)
+        if kept is None:
+            logger.warning(APPROXIMATE, meta.root, "it has no sketches", "it", meta.repo_id, meta.root)
+        else:
+            self.totals, self.num_episodes, self.num_frames = kept
+            self._catch_up()
+        self.num_episodes, self.num_frames = len(meta.episodes), meta.total_frames
+        return self
+
+    def note(self, summaries: Summaries, *, episode: int) -> None:
+        """Keep the cameras of an episode whose row is about to be written; durable on return."""
+        path = self.meta.root / keys.EPISODE_SKETCHES_FILE
+        cameras = {name: summaries[name] for name in self.meta.camera_keys if name in summaries}
+        if not cameras:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":  # the line before was cut off when its recording died
+                    file.write(b"\n")
+            file.write(_line(episode, cameras).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if not size:
+            files.sync_folders(path.parent)
+
+    def add(self, summaries: Summaries) -> None:
+        """Take in the next episode."""
+        if self.num_episodes:
+            self.totals = {
+                name: Summary.merged([total, summaries[name]])
+                for name, total in self.totals.items()
+                if name in summaries
+            }
+        else:
+            self.totals = dict(summaries)
+        self.num_episodes += 1
+        self.num_frames += next((one.rows for n, one in summaries.items() if n == keys.INDEX), 0)
+
+    def stats(self) -> Stats:
+        """Statistics of the whole dataset, of the features in `totals`."""
+        return stats_of(self.totals, self.meta.features)
+
+    def save(self) -> None:
+        """Replace meta/sketches/dataset.json durably."""
+        if self.totals:
+            plain = {
+                "episodes": self.num_episodes,
+                "frames": self.num_frames,
+                "features": {name: one.to_json() for name, one in self.totals.items()},
+            }
+            path = self.meta.root / keys.SKETCHES_FILE
+            files.write_text(path, json.dumps(plain, separators=(",", ":")))
+
+    def _catch_up(self) -> None:
+        """Take in the episodes that were saved after the file was."""
+        known = stored_cameras(self.meta) if self.num_episodes < len(self.meta.episodes) else {}
+        for episode in range(self.num_episodes, len(self.meta.episodes)):
+            path = self.meta.root / self.meta.get_data_file_path(episode)
+            row = self.meta.episodes[episode]
+            table = tables.read_parquet(path, [n for n, f in self.meta.features.items() if is_numeric(f)])
+            cameras = matching(known.get(episode, {}), self.meta.episodes.stats(episode), self.meta.features)
+            self.add(summaries_of(rows_of_episode(table, row), self.meta.features) | cameras)
+        lost = [name for name in self.meta.camera_keys if name not in self.totals]
+        if lost:
+            logger.warning(
+                APPROXIMATE,
+                self.meta.root,
+                "some episodes have no sketches of their pictures",
+                ", ".join(lost),
+                self.meta.repo_id,
+                self.meta.root,
+            )
+
+
+def stats_of(summaries: Summaries, features: dict[str, dict]) -> Stats:
+    """Statistics as they are stored: pictures (C, 1, 1) in 0..1, the rest (D,); in the features' order."""
+    found: Stats = {}
+    for name, feature in features.items():
+        if name in summaries:
+            stats, is_camera = summaries[name].stats(), feature["dtype"] in IMAGE_DTYPES
+            found[name] = picture_stats(stats, is_colour=not is_depth(feature)) if is_camera else stats
+    return found
+
+
+def summaries_of(table: pa.Table, features: dict[str, dict]) -> Summaries:
+    """Summaries of the columns of an episode's rows that hold numbers.
+
+    Raises:
+        DatasetError: a column is empty, or holds NaN or infinity; says which.
+    """
+    found = {}
+    for name, feature in features.items():
+        if is_numeric(feature):
+            try:
+                found[name] = Summary.of_rows(numbers(table.column(name), tuple(feature["shape"])))
+            except DatasetError as error:
+                raise DatasetError(f"Feature {name!r}: {error}") from error
+    return found
+
+
+def numbers(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
+    """A column of numbers or of lists of numbers, of any depth, as an array (T, *shape) or (T,)."""
+    length, flat = len(column), column.combine_chunks()
+    while True:
+        if isinstance(flat, pa.ChunkedArray):
+            flat = flat.chunk(0) if flat.num_chunks == 1 else pa.concat_arrays(flat.chunks)
+        if isinstance(flat, pa.ExtensionArray):
+            flat = flat.storage
+        if not pa.types.is_nested(flat.type):
+            break
+        flat = flat.flatten()
+    array = flat.to_numpy(zero_copy_only=False)
+    return array if shape == (1,) else array.reshape(length, *shape)
+
+
+def rows_of_episode(table: pa.Table, row: dict[str, Any]) -> pa.Table:
+    """The rows of one episode out of those of its data file.
+
+    Raises:
+        DatasetError: they are not all there.
+    """
+    index = table.column(keys.INDEX).to_numpy()
+    start, end = np.searchsorted(index, [row["dataset_from_index"], row["dataset_to_index"]])
+    if end - start != row["length"]:
+        raise DatasetError(
+            f"The data file of episode {row['episode_index']} holds {end - start} of its {row['length']} frames."
+        )
+    return table.slice(start, end - start)
+
+
+def stored_totals(meta: LeRobotDatasetMetadata) -> tuple[Summaries, int, int] | None:
+    """Summaries in meta/sketches/dataset.json and how many episodes and frames they cover.
+
+    None when there are none, or not of this dataset as it is now.
+    """
+    path = meta.root / keys.SKETCHES_FILE
+    if not path.is_file():
+        return None
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        episodes, frames = int(plain["episodes"]), int(plain["frames"])
+        totals = {name: Summary.from_json(one) for name, one in plain["features"].items()}
+    except UNREADABLE as error:
+        logger.warning("%s cannot be used (%s); it is passed over.", path, error)
+        return None
+    lengths = np.asarray(meta.episodes["length"])
+    numeric = {name for name, feature in meta.features.items() if is_numeric(feature)}
+    if not 0 < episodes <= len(lengths) or lengths[:episodes].sum() != frames or numeric - set(totals):
+        logger.warning("%s is not in step with meta/episodes; it is passed over.", path)
+        return None
+    return {name: one for name, one in totals.items() if name in meta.features}, episodes, frames
+
+
+def stored_cameras(meta: LeRobotDatasetMetadata) -> dict[int, Summaries]:
+    """Summaries of pictures by episode, from meta/sketches/episodes.jsonl; see `matching`."""
+    path, found = meta.root / keys.EPISODE_SKETCHES_FILE, {}
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    plain = json.loads(line)
+                    cameras = {name: Summary.from_json(one) for name, one in plain["features"].items()}
+                    found[int(plain["episode"])] = cameras  # a later line replaces that of a lost episode
+                except UNREADABLE as error:
+                    logger.warning("%s, line %d cannot be used (%s); it is passed over.", path, number, error)
+    return found
+
+
+def matching(cameras: Summaries, stats: Stats, features: dict[str, dict]) -> Summaries:
+    """Those summaries that belong to an episode with these stored statistics.
+
+    A line may be of an episode that was lost before its row was written and then recorded anew, or be older
+    than what another program has made of the episode.
+    """
+    return {
+        name: summary
+        for name, summary in cameras.items()
+        if name in features and name in stats and _agree(stats_of({name: summary}, features)[name], stats[name])
+    }
+
+
+def _agree(made: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> bool:
+    return all(
+        stat in stored and np.allclose(np.ravel(made[stat]), np.ravel(stored[stat]), rtol=1e-9, atol=1e-12)
+        for stat in ("count", "min", "max", "mean", "std")
+    )
+
+
+def write_cameras(meta: LeRobotDatasetMetadata, episodes: Iterable[tuple[int, Summaries]]) -> None:
+    """Replace meta/sketches/episodes.jsonl by lines of these episodes."""
+    lines = [_line(episode, cameras) for episode, cameras in episodes if cameras]
+    if lines:
+        files.write_text(meta.root / keys.EPISODE_SKETCHES_FILE, "".join(lines))
+
+
+def _line(episode: int, cameras: Summaries) -> str:
+    plain = {"episode": episode, "features": {name: one.to_json() for name, one in cameras.items()}}
+    return json.dumps(plain, separators=(",", ":")) + "\n"
