@@ -31,10 +31,11 @@ logger = logging.getLogger(__name__)
 Summaries = dict[str, Summary]
 EPISODES_PER_SAVE = 64  # an interrupted recording counts at most this many episodes again
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)
-APPROXIMATE = (
-    "%s: %s, so quantiles of %s are count-weighted means of the episodes' quantiles, which is approximate. "
-    "For exact ones: lerobot-edit-dataset --repo_id=%s --root=%s --operation.type=recompute_stats "
-    "--operation.skip_image_video=false --operation.overwrite=true"
+NO_PICTURES = "some episodes have no sketches of their pictures"
+RELATIVE = (
+    "%s: statistics of actions in meta/stats.json are of relative actions. They will be those of the stored "
+    "actions again: run lerobot-edit-dataset --operation.type=recompute_stats "
+    "--operation.relative_action=true afterwards."
 )
 
 
@@ -57,10 +58,12 @@ class Ledger:
             return self
         kept = stored_totals(meta)
         if kept is None:
-            logger.warning(APPROXIMATE, meta.root, "it has no sketches", "it", meta.repo_id, meta.root)
+            tell_approximate(meta, "it has no sketches", what="what is recorded now")
         else:
             self.totals, self.num_episodes, self.num_frames = kept
             self._catch_up()
+            if has_relative_actions(meta):
+                logger.warning(RELATIVE, meta.root)
         self.num_episodes, self.num_frames = len(meta.episodes), meta.total_frames
         return self
 
@@ -122,14 +125,30 @@ class Ledger:
             self.add(summaries_of(rows_of_episode(table, row), self.meta.features) | cameras)
         lost = [name for name in self.meta.camera_keys if name not in self.totals]
         if lost:
-            logger.warning(
-                APPROXIMATE,
-                self.meta.root,
-                "some episodes have no sketches of their pictures",
-                ", ".join(lost),
-                self.meta.repo_id,
-                self.meta.root,
-            )
+            tell_approximate(self.meta, NO_PICTURES, what=", ".join(lost))
+
+
+def tell_approximate(
+    meta: LeRobotDatasetMetadata, why: str, *, what: str, of: LeRobotDatasetMetadata | None = None
+) -> None:
+    """Log that quantiles of `what` are not exact, and what makes those of `of` (`meta` by default) exact."""
+    name = (of or meta).repo_id
+    logger.warning(
+        "%s: %s, so quantiles of %s are count-weighted means of the episodes' quantiles, which is "
+        "approximate. Exact ones: lerobot-edit-dataset --repo_id=%s --operation.type=recompute_stats "
+        "--operation.skip_image_video=false --operation.overwrite=true",
+        meta.root,
+        why,
+        what,
+        name,
+    )
+
+
+def has_relative_actions(meta: LeRobotDatasetMetadata) -> bool:
+    """Whether the statistics of actions in meta/stats.json are of windows instead of the stored actions."""
+    counted = meta.stats.get(keys.ACTION, {}).get("count")
+    behind = meta.stats.get(keys.INDEX, {}).get("count")
+    return counted is not None and behind is not None and not np.array_equal(counted, behind)
 
 
 def stats_of(summaries: Summaries, features: dict[str, dict]) -> Stats:
@@ -183,7 +202,8 @@ def rows_of_episode(table: pa.Table, row: dict[str, Any]) -> pa.Table:
     start, end = np.searchsorted(index, [row["dataset_from_index"], row["dataset_to_index"]])
     if end - start != row["length"]:
         raise DatasetError(
-            f"The data file of episode {row['episode_index']} holds {end - start} of its {row['length']} frames."
+            f"The data file of episode {row['episode_index']} holds {end - start} of its {row['length']} "
+            "frames. lerobot-doctor says what else is wrong with the dataset."
         )
     return table.slice(start, end - start)
 
@@ -232,11 +252,8 @@ def matching(cameras: Summaries, stats: Stats, features: dict[str, dict]) -> Sum
     A line may be of an episode that was lost before its row was written and then recorded anew, or be older
     than what another program has made of the episode.
     """
-    return {
-        name: summary
-        for name, summary in cameras.items()
-        if name in features and name in stats and _agree(stats_of({name: summary}, features)[name], stats[name])
-    }
+    made = stats_of(cameras, features)
+    return {name: cameras[name] for name, one in made.items() if name in stats and _agree(one, stats[name])}
 
 
 def _agree(made: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> bool:

@@ -90,9 +90,7 @@ class Summary:
             squares=np.sum([part.squares for part in parts], axis=0) + weights @ (means - mean) ** 2,
             min=np.min([part.min for part in parts], axis=0),
             max=np.max([part.max for part in parts], axis=0),
-            sketches=[
-                Sketch.merged([part.sketches[d] for part in parts]) for d in range(len(parts[0].mean))
-            ],
+            sketches=[Sketch.merged([part.sketches[d] for part in parts]) for d in range(len(parts[0].mean))],
         )
 
     def stats(self) -> dict[str, np.ndarray]:

@@ -9,5 +9,6 @@ __getattr__ = forward(
         "split_dataset": "lerobot.datasets.edit.split",
         "merge_datasets": "lerobot.datasets.edit.merge",
         "remove_feature": "lerobot.datasets.edit.features",
+        "recompute_stats": "lerobot.datasets.edit.stats",
     },
 )

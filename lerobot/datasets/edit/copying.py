@@ -17,10 +17,11 @@ from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import compact, tables
 from lerobot.datasets.dataset import LeRobotDataset
+from lerobot.datasets.edit.carry import CarriedStats
 from lerobot.datasets.encoder import Segment, join_videos, stream_kind
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import frame_schema
-from lerobot.datasets.stats import Stats, aggregate_stats
+from lerobot.datasets.stats import Stats
 
 Pick = tuple[LeRobotDatasetMetadata, int]  # a dataset and an episode of it
 ROWS_PER_TABLE = 5000
@@ -52,8 +53,9 @@ def copy_episodes(
 ) -> LeRobotDataset:
     """A new dataset of the picked episodes in the order given, with these features.
 
-    Statistics are carried over as they were recorded, those of index columns too. `stats` are the new
-    dataset's; by default they are put together from the episodes'.
+    Statistics are those of a recording of these episodes when all sources have sketches. Otherwise they are
+    carried over as they were recorded, those of index columns too, and `stats` are the new dataset's; by
+    default they are put together from the episodes'.
 
     Raises:
         DatasetError: the folder exists, or the sources are damaged.
@@ -70,22 +72,18 @@ def copy_episodes(
         video_files_size_in_mb=first.video_files_size_in_mb,
     )
     rows = _start_rows(picks)
-    _copy_data(meta, picks, rows)
+    carried = CarriedStats(meta, [source for source, _ in picks])
+    _copy_data(meta, picks, rows, carried)
     for key in meta.video_keys:
         _copy_videos(meta, picks, rows, key)
-    episode_stats = [_kept(source.episodes.stats(episode), meta) for source, episode in picks]
-    for row, one in zip(rows, episode_stats, strict=True):
+    for row, one in zip(rows, carried.episodes, strict=True):
         row |= tables.flatten_stats(one)
+    carried.save_cameras()
     _write_table(meta, rows)
-    meta.stats = _kept(stats, meta) if stats is not None else aggregate_stats(episode_stats)
     meta.set_totals()
     meta.save_info()
-    meta.save_stats()
+    carried.save(stats)
     return LeRobotDataset(repo_id, root=root)
-
-
-def _kept(stats: Stats, meta: LeRobotDatasetMetadata) -> Stats:
-    return {name: one for name, one in stats.items() if name in meta.features}
 
 
 def _start_rows(picks: list[Pick]) -> list[dict[str, Any]]:
@@ -100,7 +98,9 @@ def _start_rows(picks: list[Pick]) -> list[dict[str, Any]]:
     return rows
 
 
-def _copy_data(meta: LeRobotDatasetMetadata, picks: list[Pick], rows: list[dict[str, Any]]) -> None:
+def _copy_data(
+    meta: LeRobotDatasetMetadata, picks: list[Pick], rows: list[dict[str, Any]], carried: CarriedStats
+) -> None:
     """Data files, one row group per episode, up to the size limit; `tasks` of the rows and of the dataset."""
     schema, place, limit = frame_schema(meta.features), (0, 0), meta.data_files_size_in_mb * compact.MIB
     tables_read = _episode_tables(picks)
@@ -116,7 +116,11 @@ def _copy_data(meta: LeRobotDatasetMetadata, picks: list[Pick], rows: list[dict[
                 rows[k] |= {"tasks": list(dict.fromkeys(tasks))}
                 rows[k] |= {"data/chunk_index": place[0], "data/file_index": place[1]}
                 before = path.stat().st_size
-                writer.write_table(_renumbered(table, rows[k], meta, tasks).select(schema.names).cast(schema))
+                table = _renumbered(table, rows[k], meta, tasks).select(schema.names).cast(schema)
+                source, episode = picks[k]
+                stats = source.episodes.stats(episode)
+                carried.take(table, source=source, episode=episode, stats=stats)
+                writer.write_table(table)
                 size, k = path.stat().st_size, k + 1
                 if k == len(picks) or 2 * size - before >= limit:  # the next is expected to be as large
                     break
