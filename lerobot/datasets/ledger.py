@@ -22,7 +22,7 @@ from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.schema import IMAGE_DTYPES, is_depth, is_numeric
+from lerobot.datasets.schema import IMAGE_DTYPES, TEXT_DTYPES, is_depth, is_numeric
 from lerobot.datasets.stats import Stats, picture_stats
 from lerobot.datasets.summary import Summary
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Summaries = dict[str, Summary]
 EPISODES_PER_SAVE = 64  # an interrupted recording counts at most this many episodes again
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)
-NO_PICTURES = "some episodes have no sketches of their pictures"
+NOT_ALL = "some episodes have no sketches of them"
 RELATIVE = (
     "%s: statistics of actions in meta/stats.json are of relative actions. They will be those of the stored "
     "actions again: run lerobot-edit-dataset --operation.type=recompute_stats "
@@ -69,22 +69,13 @@ class Ledger:
 
     def note(self, summaries: Summaries, *, episode: int) -> None:
         """Keep the cameras of an episode whose row is about to be written; durable on return."""
-        path = self.meta.root / keys.EPISODE_SKETCHES_FILE
+        if not self.num_episodes:  # from now on there are totals to catch up from
+            first = Ledger(self.meta)
+            first.add(summaries)
+            first.save()
         cameras = {name: summaries[name] for name in self.meta.camera_keys if name in summaries}
-        if not cameras:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(size - 1)
-                if file.read(1) != b"\n":  # the line before was cut off when its recording died
-                    file.write(b"\n")
-            file.write(_line(episode, cameras).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if not size:
-            files.sync_folders(path.parent)
+        if cameras:
+            self._append(_line(episode, cameras))
 
     def add(self, summaries: Summaries) -> None:
         """Take in the next episode."""
@@ -114,6 +105,21 @@ class Ledger:
             path = self.meta.root / keys.SKETCHES_FILE
             files.write_text(path, json.dumps(plain, separators=(",", ":")))
 
+    def _append(self, line: str) -> None:
+        path = self.meta.root / keys.EPISODE_SKETCHES_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":  # the line before was cut off when its recording died
+                    file.write(b"\n")
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if not size:
+            files.sync_folders(path.parent)
+
     def _catch_up(self) -> None:
         """Take in the episodes that were saved after the file was."""
         known = stored_cameras(self.meta) if self.num_episodes < len(self.meta.episodes) else {}
@@ -123,9 +129,9 @@ class Ledger:
             table = tables.read_parquet(path, [n for n, f in self.meta.features.items() if is_numeric(f)])
             cameras = matching(known.get(episode, {}), self.meta.episodes.stats(episode), self.meta.features)
             self.add(summaries_of(rows_of_episode(table, row), self.meta.features) | cameras)
-        lost = [name for name in self.meta.camera_keys if name not in self.totals]
+        lost = without_sketches(self.totals, self.meta.features)
         if lost:
-            tell_approximate(self.meta, NO_PICTURES, what=", ".join(lost))
+            tell_approximate(self.meta, NOT_ALL, what=", ".join(lost))
 
 
 def tell_approximate(
@@ -142,6 +148,11 @@ def tell_approximate(
         what,
         name,
     )
+
+
+def without_sketches(totals: Summaries, features: dict[str, dict]) -> list[str]:
+    """The features that ought to have a summary and have none."""
+    return [name for name, one in features.items() if one["dtype"] not in TEXT_DTYPES and name not in totals]
 
 
 def has_relative_actions(meta: LeRobotDatasetMetadata) -> bool:
@@ -161,11 +172,13 @@ def stats_of(summaries: Summaries, features: dict[str, dict]) -> Stats:
     return found
 
 
-def summaries_of(table: pa.Table, features: dict[str, dict]) -> Summaries:
+def summaries_of(table: pa.Table, features: dict[str, dict], *, is_strict: bool = False) -> Summaries:
     """Summaries of the columns of an episode's rows that hold numbers.
 
+    A column with an empty cell, NaN or infinity has none: that is logged, or an error when `is_strict`.
+
     Raises:
-        DatasetError: a column is empty, or holds NaN or infinity; says which.
+        DatasetError: says which column and row.
     """
     found = {}
     for name, feature in features.items():
@@ -173,7 +186,9 @@ def summaries_of(table: pa.Table, features: dict[str, dict]) -> Summaries:
             try:
                 found[name] = Summary.of_rows(numbers(table.column(name), tuple(feature["shape"])))
             except DatasetError as error:
-                raise DatasetError(f"Feature {name!r}: {error}") from error
+                if is_strict:
+                    raise DatasetError(f"Feature {name!r}: {error}") from error
+                logger.warning("Feature %r: %s", name, error)
     return found
 
 

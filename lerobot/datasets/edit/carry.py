@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from lerobot.datasets.ledger import (
-    NO_PICTURES,
+    NOT_ALL,
     RELATIVE,
     Ledger,
     Summaries,
@@ -21,6 +21,7 @@ from lerobot.datasets.ledger import (
     stored_totals,
     summaries_of,
     tell_approximate,
+    without_sketches,
     write_cameras,
 )
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -81,9 +82,9 @@ class CarriedStats:
         `given` are what its statistics are without sketches; by default the aggregate of the episodes'.
         """
         exact = self._ledger.stats() if self._is_exact else {}
-        lost = [name for name in self.meta.camera_keys if name not in exact]
+        lost = without_sketches(exact, self.meta.features)
         if self._is_exact and lost:
-            tell_approximate(self.meta, NO_PICTURES, what=", ".join(lost))
+            tell_approximate(self.meta, NOT_ALL, what=", ".join(lost))
         # What is given was read for use, where distances are expressed in the unit that was asked for.
         known = {k: v for k, v in (given or {}).items() if k not in self.meta.depth_keys}
         rest = [{k: v for k, v in one.items() if k not in exact and k not in known} for one in self.episodes]

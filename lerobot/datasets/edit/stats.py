@@ -24,7 +24,7 @@ from lerobot.datasets import tables
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.edit.rowstats import StatsColumns, stored_stats
 from lerobot.datasets.ledger import (
-    NO_PICTURES,
+    NOT_ALL,
     Ledger,
     Summaries,
     matching,
@@ -143,7 +143,7 @@ def _recompute(
         pictures = cameras.summaries() if cameras else _kept_pictures(meta)
         for episode, (table, seen) in enumerate(zip(_episode_tables(meta), pictures, strict=True)):
             try:
-                found = summaries_of(table, meta.features)
+                found = summaries_of(table, meta.features, is_strict=True)
             except DatasetError as error:
                 raise DatasetError(f"{root}, episode {episode}. {error}") from error
             ledger.add(found | seen)
@@ -175,7 +175,7 @@ def _dataset_stats(meta: LeRobotDatasetMetadata, ledger: Ledger) -> Stats:
         kept = list(stored_stats(meta.root, unknown).values())
         rest = aggregate_stats(kept) if len(kept) == len(meta.episodes) else {}
     if lost:
-        tell_approximate(meta, NO_PICTURES, what=", ".join(lost))
+        tell_approximate(meta, NOT_ALL, what=", ".join(lost))
     found = rest | meta.stats | exact
     return {name: found[name] for name in meta.features if name in found}
 
