@@ -127,7 +127,7 @@ class Ledger:
             path = self.meta.root / self.meta.get_data_file_path(episode)
             row = self.meta.episodes[episode]
             table = tables.read_parquet(path, [n for n, f in self.meta.features.items() if is_numeric(f)])
-            cameras = matching(known.get(episode, {}), self.meta.episodes.stats(episode), self.meta.features)
+            cameras = matching(known.get(episode, []), self.meta.episodes.stats(episode), self.meta.features)
             self.add(summaries_of(rows_of_episode(table, row), self.meta.features) | cameras)
         lost = without_sketches(self.totals, self.meta.features)
         if lost:
@@ -246,29 +246,34 @@ def stored_totals(meta: LeRobotDatasetMetadata) -> tuple[Summaries, int, int] | 
     return {name: one for name, one in totals.items() if name in meta.features}, episodes, frames
 
 
-def stored_cameras(meta: LeRobotDatasetMetadata) -> dict[int, Summaries]:
+def stored_cameras(meta: LeRobotDatasetMetadata) -> dict[int, list[Summaries]]:
     """Summaries of pictures by episode, from meta/sketches/episodes.jsonl; see `matching`."""
-    path, found = meta.root / keys.EPISODE_SKETCHES_FILE, {}
+    path = meta.root / keys.EPISODE_SKETCHES_FILE
+    found: dict[int, list[Summaries]] = {}
     if path.is_file():
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     plain = json.loads(line)
                     cameras = {name: Summary.from_json(one) for name, one in plain["features"].items()}
-                    found[int(plain["episode"])] = cameras  # a later line replaces that of a lost episode
+                    found.setdefault(int(plain["episode"]), []).append(cameras)
                 except UNREADABLE as error:
                     logger.warning("%s, line %d cannot be used (%s); it is passed over.", path, number, error)
     return found
 
 
-def matching(cameras: Summaries, stats: Stats, features: dict[str, dict]) -> Summaries:
-    """Those summaries that belong to an episode with these stored statistics.
+def matching(lines: list[Summaries], stats: Stats, features: dict[str, dict]) -> Summaries:
+    """Of several lines about one episode, the summaries that belong to its stored statistics.
 
-    A line may be of an episode that was lost before its row was written and then recorded anew, or be older
-    than what another program has made of the episode.
+    There is another line when an episode was lost before its row was written and then recorded anew, or when
+    a recomputation was interrupted; none may fit when another program has changed the statistics.
     """
-    made = stats_of(cameras, features)
-    return {name: cameras[name] for name, one in made.items() if name in stats and _agree(one, stats[name])}
+    found: Summaries = {}
+    for cameras in lines:
+        for name, made in stats_of(cameras, features).items():
+            if name in stats and _agree(made, stats[name]):
+                found[name] = cameras[name]
+    return found
 
 
 def _agree(made: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> bool:

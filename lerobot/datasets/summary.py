@@ -137,7 +137,8 @@ class Summary:
                 for steps, numbers, shift in zip(bins, counts, plain["shift"], strict=True)
             ],
         )
-        if any(one.total != made.weight for one in made.sketches) or len(made.mean) != len(made.sketches):
+        totals, sizes = [one.total for one in made.sketches], [len(one.bins) for one in made.sketches]
+        if totals != [made.weight] * len(made.mean) or sizes != plain["sizes"]:
             raise ValueError("the counts of a sketch do not add up")
         return made
 

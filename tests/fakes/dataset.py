@@ -102,7 +102,7 @@ def check_stats(dataset: LeRobotDataset) -> None:
             assert name not in dataset.meta.stats
             continue
         values = np.stack([np.atleast_1d(item[name].numpy()) for item in items]).astype(np.float64)
-        is_camera, is_video = "images" in name, feature["dtype"] == "video"
+        is_camera, is_video = feature["dtype"] in ("image", "video"), feature["dtype"] == "video"
         rows = values.transpose(0, 2, 3, 1) if is_camera else values
         rows = np.sort(rows.reshape(-1, rows.shape[-1]), axis=0)
         wanted = {"min": rows[0], "max": rows[-1], "mean": rows.mean(0), "std": rows.std(0)}

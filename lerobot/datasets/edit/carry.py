@@ -65,7 +65,7 @@ class CarriedStats:
         stats = {name: one for name, one in stats.items() if name in self.meta.features}
         if self._is_exact:
             numbers = summaries_of(table, self.meta.features)
-            cameras = matching(self._stored[id(source)].get(episode, {}), stats, self.meta.features)
+            cameras = matching(self._stored[id(source)].get(episode, []), stats, self.meta.features)
             self._ledger.add(numbers | cameras)
             self._cameras.append(cameras)
             stats |= stats_of(numbers, self.meta.features)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lerobot.core import hub, keys
+from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.dataset import LeRobotDataset
@@ -104,9 +104,16 @@ def recompute_stats(
     part = out.with_name(f".{out.name}.part")
     if part.exists():
         shutil.rmtree(part)  # left by an earlier call that was killed
-    shutil.copytree(root.resolve(), part, ignore=shutil.ignore_patterns(".cache", "*.part"))
-    _recompute(name, part, **options)
+    try:
+        shutil.copytree(root.resolve(), part, ignore=shutil.ignore_patterns(".cache", "*.part"))
+        _recompute(name, part, **options)
+        for path in part.rglob("*"):
+            files.sync_file(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     part.rename(out)
+    files.sync_folders(out.parent)
     return LeRobotDataset(name, root=out)
 
 
@@ -155,6 +162,8 @@ def _recompute(
     if relative:
         joined = {name: np.concatenate(parts) for name, parts in windows.items()}
         stats[keys.ACTION] = compute_relative_action_stats(joined, meta.features, *relative)
+    old = [(episode, one) for episode, several in stored_cameras(meta).items() for one in several]
+    write_cameras(meta, [*old, *lines])  # in between, each row finds the sketches that it belongs to
     columns.write(root)
     write_cameras(meta, lines)
     ledger.save()
@@ -196,7 +205,7 @@ def _kept_pictures(meta: LeRobotDatasetMetadata) -> Iterator[Summaries]:
     known = stored_cameras(meta)
     rows = stored_stats(meta.root, meta.camera_keys) if known else {}
     for episode in range(len(meta.episodes)):
-        yield matching(known.get(episode, {}), rows.get(episode, {}), meta.features)
+        yield matching(known.get(episode, []), rows.get(episode, {}), meta.features)
 
 
 class Cameras:
