@@ -61,8 +61,10 @@ def summary_of_levels(counts: list[np.ndarray]) -> Summary:
 def summary_of_depth(pictures: list[np.ndarray]) -> Summary:
     """The summary of thinned depth pictures (1, H, W), in their own unit."""
     if pictures[0].dtype == np.uint16:  # millimetres: counting them is much faster than sorting them
-        counts = np.sum([np.bincount(one.ravel(), minlength=1 << 16) for one in pictures], axis=0)
-        return Summary.of_levels(counts[None], num_pictures=len(pictures))
+        counts = np.zeros((1, 1 << 16), np.int64)
+        for picture in pictures:
+            counts += np.bincount(picture.ravel(), minlength=1 << 16)
+        return Summary.of_levels(counts, num_pictures=len(pictures))
     whole = Summary.of_rows(np.concatenate([picture.ravel() for picture in pictures]))
     whole.rows = len(pictures)
     return whole

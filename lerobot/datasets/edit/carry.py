@@ -82,7 +82,7 @@ class CarriedStats:
         `given` are what its statistics are without sketches; by default the aggregate of the episodes'.
         """
         exact = self._ledger.stats() if self._is_exact else {}
-        lost = without_sketches(exact, self.meta.features)
+        lost = without_sketches(self._ledger.totals, self.meta.features)
         if self._is_exact and lost:
             tell_approximate(self.meta, NOT_ALL, what=", ".join(lost))
         # What is given was read for use, where distances are expressed in the unit that was asked for.
