@@ -55,7 +55,7 @@ def count_levels(picture: np.ndarray) -> np.ndarray:
 
 def summary_of_levels(counts: list[np.ndarray]) -> Summary:
     """The summary of pictures whose levels were counted, each (C, 256)."""
-    return Summary.of_levels(np.sum(counts, axis=0, dtype=np.int64), num_pictures=len(counts))
+    return Summary.of_levels(np.stack(counts).sum(axis=0, dtype=np.int64), num_pictures=len(counts))
 
 
 def summary_of_depth(pictures: list[np.ndarray]) -> Summary:
