@@ -13,6 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.schema import IMAGE_DTYPES, TEXT_DTYPES, is_depth, is_numeric
+from lerobot.datasets.schema import IMAGE_DTYPES, TEXT_DTYPES, is_depth, is_numeric, numbers
 from lerobot.datasets.stats import Stats, picture_stats
 from lerobot.datasets.summary import Summary
 
@@ -45,23 +46,25 @@ class Ledger:
     `totals` lacks the features of which some episode's summary is not known.
     """
 
-    def __init__(self, meta: LeRobotDatasetMetadata) -> None:
-        self.meta = meta
+    def __init__(self, root: Path, features: dict[str, dict]) -> None:
+        self.root, self.features = root, features
         self.totals: Summaries = {}
         self.num_episodes, self.num_frames = 0, 0
 
     @classmethod
     def open(cls, meta: LeRobotDatasetMetadata) -> "Ledger":
         """The ledger of a dataset as it is on disk, brought up to its last episode."""
-        self = cls(meta)
+        self = cls(meta.root, meta.features)
         if not len(meta.episodes):
             return self
         kept = stored_totals(meta)
         if kept is None:
-            tell_approximate(meta, "it has no sketches", what="what is recorded now")
+            tell_approximate(
+                meta.root, "it has no sketches", what="what is recorded now", repo_id=meta.repo_id
+            )
         else:
             self.totals, self.num_episodes, self.num_frames = kept
-            self._catch_up()
+            self._catch_up(meta)
             if has_relative_actions(meta):
                 logger.warning(RELATIVE, meta.root)
         self.num_episodes, self.num_frames = len(meta.episodes), meta.total_frames
@@ -70,10 +73,12 @@ class Ledger:
     def note(self, summaries: Summaries, *, episode: int) -> None:
         """Keep the cameras of an episode whose row is about to be written; durable on return."""
         if not self.num_episodes:  # from now on there are totals to catch up from
-            first = Ledger(self.meta)
+            first = Ledger(self.root, self.features)
             first.add(summaries)
             first.save()
-        cameras = {name: summaries[name] for name in self.meta.camera_keys if name in summaries}
+        cameras = {
+            name: one for name, one in summaries.items() if self.features[name]["dtype"] in IMAGE_DTYPES
+        }
         if cameras:
             self._append(_line(episode, cameras))
 
@@ -92,7 +97,7 @@ class Ledger:
 
     def stats(self) -> Stats:
         """Statistics of the whole dataset, of the features in `totals`."""
-        return stats_of(self.totals, self.meta.features)
+        return stats_of(self.totals, self.features)
 
     def save(self) -> None:
         """Replace meta/sketches/dataset.json durably."""
@@ -102,11 +107,11 @@ class Ledger:
                 "frames": self.num_frames,
                 "features": {name: one.to_json() for name, one in self.totals.items()},
             }
-            path = self.meta.root / keys.SKETCHES_FILE
+            path = self.root / keys.SKETCHES_FILE
             files.write_text(path, json.dumps(plain, separators=(",", ":")))
 
     def _append(self, line: str) -> None:
-        path = self.meta.root / keys.EPISODE_SKETCHES_FILE
+        path = self.root / keys.EPISODE_SKETCHES_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             size = file.seek(0, os.SEEK_END)
@@ -120,33 +125,30 @@ class Ledger:
         if not size:
             files.sync_folders(path.parent)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, meta: LeRobotDatasetMetadata) -> None:
         """Take in the episodes that were saved after the file was."""
-        known = stored_cameras(self.meta) if self.num_episodes < len(self.meta.episodes) else {}
-        for episode in range(self.num_episodes, len(self.meta.episodes)):
-            path = self.meta.root / self.meta.get_data_file_path(episode)
-            row = self.meta.episodes[episode]
-            table = tables.read_parquet(path, [n for n, f in self.meta.features.items() if is_numeric(f)])
-            cameras = matching(known.get(episode, []), self.meta.episodes.stats(episode), self.meta.features)
-            self.add(summaries_of(rows_of_episode(table, row), self.meta.features) | cameras)
-        lost = without_sketches(self.totals, self.meta.features)
+        known = stored_cameras(meta) if self.num_episodes < len(meta.episodes) else {}
+        for episode in range(self.num_episodes, len(meta.episodes)):
+            path = meta.root / meta.get_data_file_path(episode)
+            row = meta.episodes[episode]
+            table = tables.read_parquet(path, [n for n, f in self.features.items() if is_numeric(f)])
+            cameras = matching(known.get(episode, []), meta.episodes.stats(episode), self.features)
+            self.add(summaries_of(rows_of_episode(table, row), self.features) | cameras)
+        lost = without_sketches(self.totals, self.features)
         if lost:
-            tell_approximate(self.meta, NOT_ALL, what=", ".join(lost))
+            tell_approximate(meta.root, NOT_ALL, what=", ".join(lost), repo_id=meta.repo_id)
 
 
-def tell_approximate(
-    meta: LeRobotDatasetMetadata, why: str, *, what: str, of: LeRobotDatasetMetadata | None = None
-) -> None:
-    """Log that quantiles of `what` are not exact, and what makes those of `of` (`meta` by default) exact."""
-    name = (of or meta).repo_id
+def tell_approximate(root: Path, why: str, *, what: str, repo_id: str) -> None:
+    """Log that quantiles of `what` are not exact, and what makes those of `repo_id` exact."""
     logger.warning(
         "%s: %s, so quantiles of %s are count-weighted means of the episodes' quantiles, which is "
         "approximate. Exact ones: lerobot-edit-dataset --repo_id=%s --operation.type=recompute_stats "
         "--operation.skip_image_video=false --operation.overwrite=true",
-        meta.root,
+        root,
         why,
         what,
-        name,
+        repo_id,
     )
 
 
@@ -183,28 +185,15 @@ def summaries_of(table: pa.Table, features: dict[str, dict], *, is_strict: bool 
     found = {}
     for name, feature in features.items():
         if is_numeric(feature):
+            where = f"Feature {name!r}"
             try:
-                found[name] = Summary.of_rows(numbers(table.column(name), tuple(feature["shape"])))
+                found[name] = Summary.of_rows(numbers(table.column(name), feature, where=where))
             except DatasetError as error:
+                words = str(error) if str(error).startswith(where) else f"{where}: {error}"
                 if is_strict:
-                    raise DatasetError(f"Feature {name!r}: {error}") from error
-                logger.warning("Feature %r: %s", name, error)
+                    raise DatasetError(words) from error
+                logger.warning("%s", words)
     return found
-
-
-def numbers(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
-    """A column of numbers or of lists of numbers, of any depth, as an array (T, *shape) or (T,)."""
-    length, flat = len(column), column.combine_chunks()
-    while True:
-        if isinstance(flat, pa.ChunkedArray):
-            flat = flat.chunk(0) if flat.num_chunks == 1 else pa.concat_arrays(flat.chunks)
-        if isinstance(flat, pa.ExtensionArray):
-            flat = flat.storage
-        if not pa.types.is_nested(flat.type):
-            break
-        flat = flat.flatten()
-    array = flat.to_numpy(zero_copy_only=False)
-    return array if shape == (1,) else array.reshape(length, *shape)
 
 
 def rows_of_episode(table: pa.Table, row: dict[str, Any]) -> pa.Table:
@@ -283,11 +272,11 @@ def _agree(made: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> bool:
     )
 
 
-def write_cameras(meta: LeRobotDatasetMetadata, episodes: Iterable[tuple[int, Summaries]]) -> None:
+def write_cameras(root: Path, episodes: Iterable[tuple[int, Summaries]]) -> None:
     """Replace meta/sketches/episodes.jsonl by lines of these episodes."""
     lines = [_line(episode, cameras) for episode, cameras in episodes if cameras]
     if lines:
-        files.write_text(meta.root / keys.EPISODE_SKETCHES_FILE, "".join(lines))
+        files.write_text(root / keys.EPISODE_SKETCHES_FILE, "".join(lines))
 
 
 def _line(episode: int, cameras: Summaries) -> str:

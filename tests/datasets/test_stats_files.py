@@ -16,10 +16,13 @@ from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.edit import (
+    add_feature,
     delete_episodes,
     merge_datasets,
+    modify_tasks,
     recompute_stats,
     remove_feature,
+    rename_features,
     split_dataset,
 )
 from lerobot.datasets.edit import stats as recomputing
@@ -86,7 +89,7 @@ def test_recomputing_pictures_gives_what_was_recorded_but_for_the_codec(dataset,
     assert stored(again.root)[TOP]["mean"] != before[TOP]["mean"], "the pictures were not decoded"
 
 
-@pytest.mark.parametrize("edit", ["delete", "split", "merge", "remove"])
+@pytest.mark.parametrize("edit", ["delete", "split", "merge", "remove", "rename", "add", "tasks"])
 def test_statistics_after_an_edit_are_those_of_a_recording(dataset, tmp_path, edit):
     if edit == "delete":
         edited = delete_episodes(dataset, [1], tmp_path / "out")
@@ -95,8 +98,17 @@ def test_statistics_after_an_edit_are_those_of_a_recording(dataset, tmp_path, ed
     elif edit == "merge":
         other = made.make(tmp_path / "other", [3, 6], FEATURES)
         edited = merge_datasets([dataset, other], "me/merged", tmp_path / "out")
-    else:
+    elif edit == "remove":
         edited = remove_feature(dataset, [TOP, "action"], tmp_path / "out")
+    elif edit == "rename":
+        edited = rename_features(
+            dataset, {WRIST: "observation.images.hand", "action": "act"}, tmp_path / "out"
+        )
+    elif edit == "add":
+        kind = {"dtype": "float32", "shape": (1,), "names": None}
+        edited = add_feature(dataset, "next.reward", np.arange(14.0), kind, tmp_path / "out")
+    else:
+        edited = modify_tasks(dataset, episode_tasks={1: "another"})
     made.check_stats(LeRobotDataset("me/edited", root=edited.root))
     again = recompute_stats(edited, output_dir=tmp_path / "again")
     same(stored(again.root), stored(edited.root))

@@ -1,11 +1,14 @@
 """Statistics of episodes that were copied into a new dataset.
 
-sources with sketches:     renumbered rows counted again + pictures' sketches  ->  as if recorded there
-any source without them:   stored statistics  --aggregate_stats-->  as LeRobot's own tools do it
+    sources with sketches:     renumbered rows counted again + pictures' sketches  ->  as if recorded there
+    any source without them:   stored statistics  --aggregate_stats-->  as LeRobot's own tools do it
+
+Letters: k number of an episode in the new dataset.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -25,71 +28,72 @@ from lerobot.datasets.ledger import (
     write_cameras,
 )
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.stats import Stats, aggregate_stats
+from lerobot.datasets.stats import Stats
 
 logger = logging.getLogger(__name__)
 
 
 class CarriedStats:
-    """Collects the statistics of a new dataset's episodes, in their order.
+    """Collects what a new dataset's statistics are made of: `rows`, then `pictures`, each in order of k.
 
     Args:
-        meta: the new dataset.
+        root: the new dataset's folder while it is written.
+        repo_id: its name.
+        features: its features.
         sources: the datasets that its episodes come from.
+        renamed: old feature name -> new.
     """
 
-    def __init__(self, meta: LeRobotDatasetMetadata, sources: Iterable[LeRobotDatasetMetadata]) -> None:
-        self.meta = meta
-        self.episodes: list[Stats] = []  # of each episode, as its row is to hold them
-        self._ledger = Ledger(meta)
+    def __init__(
+        self,
+        root: Path,
+        repo_id: str,
+        *,
+        features: dict[str, dict],
+        sources: Iterable[LeRobotDatasetMetadata],
+        renamed: Mapping[str, str],
+    ) -> None:
+        self.root, self.repo_id, self.features, self.renamed = root, repo_id, features, renamed
+        self._numbers, self._pictures = Ledger(root, features), Ledger(root, features)
         self._cameras: list[Summaries] = []
-        distinct = {id(source): source for source in sources}
-        bare = [source for source in distinct.values() if stored_totals(source) is None]
-        self._is_exact = not bare
-        self._stored = {} if bare else {key: stored_cameras(source) for key, source in distinct.items()}
-        for source in bare:
-            tell_approximate(source, "it has no sketches", what="the copy", of=meta)
-        for source in distinct.values():
+        distinct = {source.root: source for source in sources}
+        bare = [folder for folder, source in distinct.items() if stored_totals(source) is None]
+        self.is_exact = not bare
+        self._stored = {} if bare else {folder: stored_cameras(one) for folder, one in distinct.items()}
+        for folder in bare:
+            tell_approximate(folder, "it has no sketches", what="the copy", repo_id=repo_id)
+        for folder, source in distinct.items():
             if not bare and has_relative_actions(source):
-                logger.warning(RELATIVE, source.root)
+                logger.warning(RELATIVE, folder)
 
-    def take(self, table: pa.Table, *, source: LeRobotDatasetMetadata, episode: int, stats: Stats) -> Stats:
-        """Note the next episode; returns the statistics that its row is to hold.
+    def rows(self, table: pa.Table) -> Stats:
+        """Note the rows of the next episode under their new numbers; returns their statistics, if exact."""
+        if not self.is_exact:
+            return {}
+        found = summaries_of(table, self.features)
+        self._numbers.add(found)
+        return stats_of(found, self.features)
 
-        Args:
-            table: its rows, under their new numbers.
-            source: where it comes from,
-            episode: under which number,
-            stats: and with which statistics.
-        """
-        stats = {name: one for name, one in stats.items() if name in self.meta.features}
-        if self._is_exact:
-            numbers = summaries_of(table, self.meta.features)
-            cameras = matching(self._stored[id(source)].get(episode, []), stats, self.meta.features)
-            self._ledger.add(numbers | cameras)
-            self._cameras.append(cameras)
-            stats |= stats_of(numbers, self.meta.features)
-        self.episodes.append(stats)
-        return stats
+    def pictures(self, source: LeRobotDatasetMetadata, episode: int, stats: Stats) -> None:
+        """Note the cameras of the next episode; `stats` are those of its row, `episode` its old number."""
+        if self.is_exact:
+            lines = [
+                {self.renamed.get(name, name): one for name, one in line.items()}
+                for line in self._stored[source.root].get(episode, [])
+            ]
+            found = matching(lines, stats, self.features)
+            self._pictures.add(found)
+            self._cameras.append(found)
 
-    def save_cameras(self) -> None:
-        """Write the sketches of the episodes' pictures; to be done before their rows are there."""
-        write_cameras(self.meta, enumerate(self._cameras))
-
-    def save(self, given: Stats | None) -> None:
-        """Write the dataset's statistics and sketches.
-
-        `given` are what its statistics are without sketches; by default the aggregate of the episodes'.
-        """
-        exact = self._ledger.stats() if self._is_exact else {}
-        lost = without_sketches(self._ledger.totals, self.meta.features)
-        if self._is_exact and lost:
-            tell_approximate(self.meta, NOT_ALL, what=", ".join(lost))
-        # What is given was read for use, where distances are expressed in the unit that was asked for.
-        known = {k: v for k, v in (given or {}).items() if k not in self.meta.depth_keys}
-        rest = [{k: v for k, v in one.items() if k not in exact and k not in known} for one in self.episodes]
-        found = aggregate_stats([one for one in rest if one]) | known | exact
-        self.meta.stats = {name: found[name] for name in self.meta.features if name in found}
-        self.meta.save_stats()
-        if self._is_exact:
-            self._ledger.save()
+    def finish(self) -> Stats:
+        """Write the new dataset's sketches; returns its statistics, as far as they are exact."""
+        if not self.is_exact:
+            return {}
+        whole = self._numbers
+        whole.totals |= self._pictures.totals
+        lost = without_sketches(whole.totals, self.features)
+        if lost:
+            tell_approximate(self.root, NOT_ALL, what=", ".join(lost), repo_id=self.repo_id)
+        write_cameras(self.root, enumerate(self._cameras))
+        whole.save()
+        return whole.stats()

@@ -7,28 +7,27 @@ new ones; running it again finishes the work.
 Shapes: T frames of an episode, B frames decoded together, C H W picture.
 """
 
-import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lerobot.core import files, hub, keys
+from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.dataset import LeRobotDataset
+from lerobot.datasets.edit.change import silent
+from lerobot.datasets.edit.recount import Recount
 from lerobot.datasets.edit.rowstats import StatsColumns, stored_stats
+from lerobot.datasets.edit.target import new_target
 from lerobot.datasets.ledger import (
     NOT_ALL,
     Ledger,
     Summaries,
     matching,
-    numbers,
     rows_of_episode,
     stats_of,
     stored_cameras,
@@ -37,7 +36,7 @@ from lerobot.datasets.ledger import (
     write_cameras,
 )
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.schema import is_numeric
+from lerobot.datasets.schema import is_numeric, numbers
 from lerobot.datasets.stats import (
     Stats,
     aggregate_stats,
@@ -46,8 +45,6 @@ from lerobot.datasets.stats import (
     thin_picture,
 )
 from lerobot.datasets.tally import count_levels, summary_of_depth, summary_of_levels
-
-logger = logging.getLogger(__name__)
 
 ABSOLUTE_JOINTS = ("gripper",)  # joints whose actions stay absolute unless others are named
 FRAMES_AT_ONCE = 16
@@ -84,37 +81,27 @@ def recompute_stats(
         DatasetError: numbers are missing, NaN or infinite; the folder exists; or the dataset is only in the
             download cache and no other folder is given.
     """
-    _check(dataset, in_place=output_dir is None and repo_id is None, relative_action=relative_action)
-    options: dict[str, Any] = {
-        "with_cameras": not skip_image_video,
-        "num_workers": num_workers,
-        "all_frames": all_frames,
-        "relative": None,
-    }
-    if relative_action:
-        excluded = ABSOLUTE_JOINTS if relative_exclude_joints is None else tuple(relative_exclude_joints)
-        options["relative"] = (chunk_size, excluded)
-    name, root = repo_id or dataset.repo_id, dataset.root
-    if output_dir is None and repo_id is None:
-        _recompute(name, root, **options)
-        return LeRobotDataset(name, root=root)
-    out = Path(output_dir) if output_dir is not None else hub.lerobot_home() / name
-    if out.exists():
-        raise DatasetError(f"{out} exists already. Choose another output folder, or move it away.")
-    part = out.with_name(f".{out.name}.part")
-    if part.exists():
-        shutil.rmtree(part)  # left by an earlier call that was killed
-    try:
-        shutil.copytree(root.resolve(), part, ignore=shutil.ignore_patterns(".cache", "*.part"))
-        _recompute(name, part, **options)
-        for path in part.rglob("*"):
-            files.sync_file(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    part.rename(out)
-    files.sync_folders(out.parent)
-    return LeRobotDataset(name, root=out)
+    is_copy = output_dir is not None or repo_id is not None
+    _check(dataset, in_place=not is_copy, relative_action=relative_action)
+    if is_copy:
+        options = {
+            "skip_image_video": skip_image_video,
+            "relative_action": relative_action,
+            "relative_exclude_joints": relative_exclude_joints,
+            "chunk_size": chunk_size,
+            "num_workers": num_workers,
+            "all_frames": all_frames,
+        }
+        return Recount(dataset.meta, new_target(repo_id or dataset.repo_id, output_dir), options).run(silent)
+    excluded = ABSOLUTE_JOINTS if relative_exclude_joints is None else tuple(relative_exclude_joints)
+    _recompute(
+        LeRobotDatasetMetadata(dataset.repo_id, dataset.root),
+        with_cameras=not skip_image_video,
+        num_workers=num_workers,
+        all_frames=all_frames,
+        relative=(chunk_size, excluded) if relative_action else None,
+    )
+    return LeRobotDataset(dataset.repo_id, root=dataset.root)
 
 
 def _check(dataset: LeRobotDataset, *, in_place: bool, relative_action: bool) -> None:
@@ -133,16 +120,15 @@ def _check(dataset: LeRobotDataset, *, in_place: bool, relative_action: bool) ->
 
 
 def _recompute(
-    repo_id: str,
-    root: Path,
+    meta: LeRobotDatasetMetadata,
     *,
     with_cameras: bool,
     num_workers: int,
     all_frames: bool,
     relative: tuple[int, tuple[str, ...]] | None,
 ) -> None:
-    meta = LeRobotDatasetMetadata(repo_id, root)
-    ledger, columns = Ledger(meta), StatsColumns(len(meta.episodes))
+    root = meta.root
+    ledger, columns = Ledger(meta.root, meta.features), StatsColumns(len(meta.episodes))
     windows: dict[str, list[np.ndarray]] = {name: [] for name in RELATIVE_COLUMNS} if relative else {}
     lines: list[tuple[int, Summaries]] = []
     reading = Cameras(meta, num_workers=num_workers, all_frames=all_frames) if with_cameras else nullcontext()
@@ -157,15 +143,15 @@ def _recompute(
             columns.put(episode, stats_of(found | (seen if with_cameras else {}), meta.features))
             lines.append((episode, seen))
             for name, parts in windows.items():
-                parts.append(numbers(table.column(name), tuple(meta.features[name]["shape"])))
+                parts.append(numbers(table.column(name), meta.features[name], where=f"Feature {name!r}"))
     stats = _dataset_stats(meta, ledger)
     if relative:
         joined = {name: np.concatenate(parts) for name, parts in windows.items()}
         stats[keys.ACTION] = compute_relative_action_stats(joined, meta.features, *relative)
     old = [(episode, one) for episode, several in stored_cameras(meta).items() for one in several]
-    write_cameras(meta, [*old, *lines])  # in between, each row finds the sketches that it belongs to
+    write_cameras(root, [*old, *lines])  # in between, each row finds the sketches that it belongs to
     columns.write(root)
-    write_cameras(meta, lines)
+    write_cameras(root, lines)
     ledger.save()
     meta.stats = stats
     meta.save_stats()
@@ -184,7 +170,7 @@ def _dataset_stats(meta: LeRobotDatasetMetadata, ledger: Ledger) -> Stats:
         kept = list(stored_stats(meta.root, unknown).values())
         rest = aggregate_stats(kept) if len(kept) == len(meta.episodes) else {}
     if lost:
-        tell_approximate(meta, NOT_ALL, what=", ".join(lost))
+        tell_approximate(meta.root, NOT_ALL, what=", ".join(lost), repo_id=meta.repo_id)
     found = rest | meta.stats | exact
     return {name: found[name] for name in meta.features if name in found}
 
