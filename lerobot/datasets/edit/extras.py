@@ -20,7 +20,14 @@ from lerobot.datasets.edit.episodes import Pick
 from lerobot.datasets.edit.target import MARK
 
 OWN_FOLDERS = ("data", "videos", "images", ".cache", tables.EPISODES_FOLDER)
-OWN_FILES = (keys.INFO_FILE, keys.STATS_FILE, keys.TASKS_FILE, MARK)
+OWN_FILES = (
+    keys.INFO_FILE,
+    keys.STATS_FILE,
+    keys.TASKS_FILE,
+    keys.SKETCHES_FILE,
+    keys.EPISODE_SKETCHES_FILE,
+    MARK,
+)
 PROGRESS = "*_progress.parquet"
 
 
