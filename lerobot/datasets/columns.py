@@ -17,6 +17,7 @@ import torch
 
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.legacy import defaults
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import TEXT_DTYPES, data_features, is_numeric, numbers
 from lerobot.datasets.tables import read_parquet
@@ -86,12 +87,13 @@ class Columns:
     def _rows(self, path: Path, wanted: np.ndarray) -> tuple[pa.Table, np.ndarray]:
         """The wanted frames of a file, without picture columns, and their row numbers in it."""
         names = _names(path)
+        names = [*names, *self.meta.missing_columns]
         missing = [name for name in self.features if name not in names]
         if missing:
             raise DatasetError(f"{path} lacks the columns {', '.join(missing)} that meta/info.json declares.")
-        table = read_parquet(
-            path, [name for name in self.features if self.features[name]["dtype"] != "image"]
-        )
+        wanted_names = [name for name in self.features if self.features[name]["dtype"] != "image"]
+        table = read_parquet(path, [n for n in wanted_names if n not in self.meta.missing_columns])
+        table = defaults.fill(table, self.meta, path)
         index = numbers(table.column(keys.INDEX), self.features[keys.INDEX], where=f"{path}, column 'index'")
         kept = np.flatnonzero(np.isin(index, wanted))
         if not np.array_equal(index[kept], wanted):

@@ -181,6 +181,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if set(unused) - known:
             raise DatasetError(f"resume() does not know {', '.join(sorted(set(unused) - known))}.")
         meta = LeRobotDatasetMetadata(repo_id, root)
+        meta.check_writable()
         if meta.location.revision is not None and root is None:
             raise DatasetError(
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "

@@ -13,6 +13,7 @@ import numpy as np
 from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config, depth
+from lerobot.datasets.legacy.view import open_view, refusal
 from lerobot.datasets.location import Location
 from lerobot.datasets.schema import declared_features, is_depth
 from lerobot.datasets.tables import EpisodeTable, TaskTable
@@ -31,6 +32,10 @@ class LeRobotDatasetMetadata:
     Raises:
         DatasetError: nothing is found at the places that are looked at, or files contradict each other.
     """
+
+    episodes: EpisodeTable
+    old_layout: str | None = None  # "v2.1" and the like for a dataset that is only read
+    missing_columns: tuple[str, ...] = ()  # default columns that its data files lack
 
     def __init__(
         self,
@@ -106,11 +111,17 @@ class LeRobotDatasetMetadata:
         return self
 
     def _load(self) -> None:
-        self.info = load_info(self.root)
-        self.episodes = EpisodeTable.load(self.root)
-        has_tasks = (self.root / keys.TASKS_FILE).is_file() or self.total_frames > 0
-        self.tasks = TaskTable.load(self.root) if has_tasks else TaskTable([])
-        self.stats = load_stats(self.root)
+        view = open_view(self.root)
+        if view is not None:
+            self.old_layout, self.missing_columns = view.layout, view.missing_columns
+            self.info = check_info(self.root / keys.INFO_FILE, view.info)
+            self.episodes, self.tasks, self.stats = view.episodes, view.tasks, view.stats
+        else:
+            self.info = load_info(self.root)
+            self.episodes = EpisodeTable.load(self.root)
+            has_tasks = (self.root / keys.TASKS_FILE).is_file() or self.total_frames > 0
+            self.tasks = TaskTable.load(self.root) if has_tasks else TaskTable([])
+            self.stats = load_stats(self.root)
         self._trust_episode_table()
         self._check_counts()
 
@@ -274,13 +285,24 @@ class LeRobotDatasetMetadata:
         if len(self.episodes):
             self.info["splits"] = {"train": f"0:{len(self.episodes)}"}
 
+    def check_writable(self) -> None:
+        """Return when this dataset may be changed.
+
+        Raises:
+            DatasetError: it is in an older layout; says how to convert it.
+        """
+        if self.old_layout is not None:
+            raise refusal(self.root, self.repo_id, self.old_layout)
+
     def save_info(self) -> None:
         """Write meta/info.json durably."""
+        self.check_writable()
         shaped = {name: {**one, "shape": list(one["shape"])} for name, one in self.features.items()}
         files.write_json(self.root / keys.INFO_FILE, {**self.info, "features": shaped})
 
     def save_stats(self) -> None:
         """Write meta/stats.json durably."""
+        self.check_writable()
         plain = {
             name: {stat: np.asarray(v).tolist() for stat, v in one.items()}
             for name, one in self.stats.items()
@@ -307,6 +329,15 @@ def load_info(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     _check_version(path, str(info.get("codebase_version", "")))
+    return check_info(path, info)
+
+
+def check_info(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """The contents of meta/info.json with shapes as tuples.
+
+    Raises:
+        DatasetError: it lacks something.
+    """
     missing = [name for name in NEEDED_INFO if name not in info]
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(missing)}.")
@@ -325,11 +356,7 @@ def _check_version(path: Path, version: str) -> None:
     if found is None:
         raise DatasetError(f"{path}: codebase_version is {version!r}, expected {CODEBASE_VERSION!r}.")
     if found[0] < wanted[0]:
-        raise DatasetError(
-            f"{path.parent.parent} is in format {version}; {CODEBASE_VERSION} is needed. Reading or "
-            "converting "
-            f"older formats is not supported yet."
-        )
+        raise refusal(path.parent.parent, path.parent.parent.name, version)
     if found[0] > wanted[0]:
         raise DatasetError(f"{path.parent.parent} is in the newer format {version}. Install a newer lerobot.")
 

@@ -177,7 +177,10 @@ def _edit_info(root, **changes):
     [
         ({"total_episodes": 4}, "counts 4 episodes, meta/episodes holds 3"),
         ({"total_frames": 18}, "counts 18 frames, the episodes in meta/episodes add up to 17"),
-        ({"codebase_version": "v2.1"}, "format v2.1; v3.0 is needed.*not supported yet"),
+        (
+            {"codebase_version": "v2.1"},
+            "codebase_version is 'v2.1', but the episodes are in meta/episodes/ as in v3.0",
+        ),
         ({"codebase_version": "v4.0"}, "newer format v4.0"),
         ({"fps": 0}, "fps=0, expected a number greater than 0"),
         ({"fps": 20}, "out of step with fps=20; the first is episode 0, frame_index 1"),
