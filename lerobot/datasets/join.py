@@ -105,7 +105,7 @@ def stored_order(path: Path) -> StoredOrder:
     return _stored_order(path, facts.st_size, facts.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _stored_order(path: Path, size: int, modified_ns: int) -> StoredOrder:
     try:
         with av.open(str(path)) as container:
@@ -216,6 +216,12 @@ def stream_kind(path: Path) -> tuple[Any, ...]:
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         return context.name, context.width, context.height, context.pix_fmt, context.extradata
+
+
+def has_audio(path: Path) -> bool:
+    """Whether a file holds sound, which joining leaves out."""
+    with av.open(str(path)) as container:
+        return bool(container.streams.audio)
 
 
 def begins_cleanly(segments: Sequence[Segment]) -> list[bool]:

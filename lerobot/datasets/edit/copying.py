@@ -37,7 +37,7 @@ from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
 from lerobot.datasets.schema import data_features, is_depth
 from lerobot.datasets.stats import Stats, aggregate_stats
-from lerobot.datasets.tables import TaskTable
+from lerobot.datasets.tables import EPISODES_FOLDER, TaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,12 @@ class Copy:
 
     def __post_init__(self) -> None:
         self.target.check()
+        for meta in {id(meta): meta for meta, _ in self.picks}.values():
+            if not any((meta.root / EPISODES_FOLDER).glob("*/*.parquet")):
+                raise DatasetError(
+                    f"{meta.root} is in format {meta.info['codebase_version']}. Convert it first: "
+                    f"lerobot-edit-dataset --repo_id={meta.repo_id} --operation.type=convert"
+                )
         self.features = copy.deepcopy(self.features)
         self.rows: list[dict[str, Any]] = []  # what meta/episodes says anew
         self.tasks: dict[str, int] = {}
