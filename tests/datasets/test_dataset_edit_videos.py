@@ -229,6 +229,16 @@ def test_two_clocks_in_one_file(tmp_path):
     assert np.allclose(stored_order(tmp_path / "joined.mp4").seconds, np.arange(8) / 10, atol=1e-9)
 
 
+def test_any_part_of_a_file_can_be_decoded(golden, foreign):
+    for dataset in (golden, foreign):
+        for path in sorted(dataset.root.rglob("*.mp4")):
+            shown = decoded(path)
+            for start in range(len(shown)):
+                segment = Segment(path=path, start=start, length=min(5, len(shown) - start))
+                got = [frame.to_ndarray().tobytes() for frame in encoding.decode_segment(segment)]
+                assert got == shown[start : start + 5], (path, start)
+
+
 def test_sound_that_is_not_carried_over_is_said(tmp_path, caplog):
     dataset = made.make(tmp_path / "made", [4, 4])
     path = dataset.root / dataset.meta.get_video_file_path(0, TOP)
