@@ -219,10 +219,10 @@ def test_a_video_that_is_too_short_is_named(copy):
     short = copy / "short.mp4"
     join_videos([Segment(path=whole, start=0, length=10)], short, fps=10)
     short.replace(whole)
-    dataset = open_(copy)
-    dataset[9]
-    with pytest.raises(DatasetError, match=r"file-000.mp4 has no frame 12"):
-        dataset[12]
+    assert len(open_(copy, episodes=[0, 1])) == 10
+    with pytest.raises(DatasetError, match=r"file-000.mp4 has no frame at 1.000 s, where episode 2") as error:
+        open_(copy)
+    assert "lerobot-doctor" in str(error.value)
 
 
 @pytest.mark.parametrize(

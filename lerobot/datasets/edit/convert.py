@@ -63,16 +63,10 @@ def convert_format(
     else:
         target = Target(repo_id=repo_id, root=folder.resolve(), replaces=True)
     logger.info("Converting %s (%s) to v3.0: %s.", folder, source.view.layout, source)
-    try:
-        with staged(target) as made:
-            rebuild(source, made, repo_id=repo_id, **limits)
-            verify(source, made, repo_id=repo_id)
-            _copy_others(folder, made)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        raise DatasetError(
-            f"Converting {folder} failed: {error}. It was not changed. Convert into a folder of another disk "
-            "with --new_root=FOLDER."
-        ) from error
+    with staged(target) as made:
+        rebuild(source, made, repo_id=repo_id, **limits)
+        verify(source, made, repo_id=repo_id)
+        _copy_others(folder, made)
     return LeRobotDataset(repo_id, root=target.root)
 
 

@@ -17,12 +17,13 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.compact import advance
 from lerobot.datasets.edit.rows import stored_schema
+from lerobot.datasets.episodes import NEEDED
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.stats import Stats
 
 ROWS_PER_TABLE = 5000
 PLACE = ("meta/episodes/chunk_index", "meta/episodes/file_index")
-OWN = {*tables.NEEDED, "tasks", *PLACE}  # written anew
+OWN = {*NEEDED, "tasks", *PLACE}  # written anew
 VIDEOS = "videos/"
 Pick = tuple[LeRobotDatasetMetadata, int]  # a dataset and an episode of it
 

@@ -1,14 +1,15 @@
 """Default columns that the data files of an older layout lack, made from where the episodes lie."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.tables import EpisodeTable, TaskTable
+from lerobot.datasets.episodes import EpisodeTable
+from lerobot.datasets.tables import TaskTable
 
 if TYPE_CHECKING:
     from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -22,8 +23,8 @@ def fill(table: pa.Table, meta: "LeRobotDatasetMetadata", path: Path) -> pa.Tabl
     """
     if not meta.missing_columns:
         return table
-    places = zip(meta.episodes["data/chunk_index"], meta.episodes["data/file_index"], strict=True)
-    here = [k for k, place in enumerate(places) if meta.root / meta.data_file(*place) == path]
+    names, which = meta.files_of(np.arange(len(meta.episodes)))
+    here = np.flatnonzero(which == names.index(path.relative_to(meta.root))).tolist()
     made = default_columns(meta.episodes, meta.tasks, here, fps=meta.fps)
     rows = len(made[keys.INDEX])
     if rows != len(table):
@@ -40,11 +41,10 @@ def default_columns(
 
     Every frame of an episode gets its first task.
     """
-    lengths = np.asarray(episodes["length"], dtype=np.int64)[chosen]
-    starts = np.asarray(episodes["dataset_from_index"], dtype=np.int64)[chosen]
+    lengths = np.asarray(episodes.column("length"), dtype=np.int64)[chosen]
+    starts = np.asarray(episodes.column("dataset_from_index"), dtype=np.int64)[chosen]
     frames = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    first = [episodes["tasks"][k][:1] for k in chosen]
-    numbers = [tasks.index(texts[0]) if texts else 0 for texts in first]
+    numbers = first_tasks(episodes, tasks, chosen)
     return {
         keys.TIMESTAMP: (frames / fps).astype(np.float32),
         keys.FRAME_INDEX: frames,
@@ -52,3 +52,16 @@ def default_columns(
         keys.INDEX: np.repeat(starts, lengths) + frames,
         keys.TASK_INDEX: np.repeat(np.asarray(numbers, dtype=np.int64), lengths),
     }
+
+
+def first_tasks(episodes: EpisodeTable, tasks: TaskTable, chosen: list[int]) -> list[int]:
+    """The number of the first task of each chosen episode; 0 where it has no text."""
+    texts = [episodes.columns["tasks"][k][:1] for k in chosen]
+    return [tasks.index(one[0]) if one else 0 for one in texts]
+
+
+def described(meta: "LeRobotDatasetMetadata") -> list[Any]:
+    """What made columns follow from, besides the lengths of episodes."""
+    if not meta.missing_columns:
+        return []
+    return [*meta.missing_columns, first_tasks(meta.episodes, meta.tasks, list(range(len(meta.episodes))))]

@@ -17,7 +17,8 @@ import numpy as np
 
 from lerobot.core import hub, keys
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.tables import EPISODES_FOLDER, EpisodeTable, TaskTable
+from lerobot.datasets.episodes import EpisodeTable
+from lerobot.datasets.tables import EPISODES_FOLDER, TaskTable
 
 Stats = dict[str, dict[str, np.ndarray]]
 
