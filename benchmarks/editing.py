@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/editing.py [--reference /path/to/python] [--episodes 1000] [--data FOLDER]
 
-The data is made once: two small cameras, a few frames an episode, files of 2 MiB, so that the work per episode
+The data is made once: two small cameras, a few frames an episode, files of 2 MiB, so that work per episode
 and per file is what counts. Both delete the episode in the middle, each in a process of its own.
 """
 
