@@ -25,6 +25,7 @@ from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoE
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.encoder import VideoEncoder, probe_info
 from lerobot.datasets.frames import FrameCheck
+from lerobot.datasets.ledger import EPISODES_PER_SAVE, Ledger, Summaries, stats_of
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import (
     DEFAULT_FEATURES,
@@ -34,7 +35,8 @@ from lerobot.datasets.schema import (
     is_depth,
     is_numeric,
 )
-from lerobot.datasets.stats import Stats, aggregate_stats, get_feature_stats
+from lerobot.datasets.stats import Stats, aggregate_stats
+from lerobot.datasets.summary import Summary
 from lerobot.datasets.tally import PictureTally
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class EpisodeWriter:
         self.queue_size, self.encoder_threads = queue_size, encoder_threads
         self.check = FrameCheck(meta.features)
         self.is_finalized = False
+        self.ledger = Ledger.open(meta)
         self._threads = ThreadPoolExecutor(max_workers=max(1, picture_threads), thread_name_prefix="picture")
         self._table_rows: list[dict[str, Any]] = []  # rows of the file of meta/episodes that is being filled
         self._table_at: Position = (0, 0)
@@ -138,6 +141,7 @@ class EpisodeWriter:
             compact.compact(self.meta, first_new=self._first_new)
             self._table_rows = []
             self._find_positions()
+            self.ledger.save()
         self.is_finalized = True
 
     def repair(self) -> None:
@@ -148,7 +152,7 @@ class EpisodeWriter:
         if self.meta.is_behind or self._stats_are_behind():
             last = self.meta.episodes.stats(self.meta.total_episodes - 1)
             if self._stats_are_behind():
-                self.meta.stats = aggregate_stats([self.meta.stats, last]) if self.meta.stats else last
+                self.meta.stats = self._stats_with(last)
             self.meta.save_info()
             self.meta.save_stats()
 
@@ -223,7 +227,8 @@ class EpisodeWriter:
         parts = {name: encoder.finish() for name, encoder in self._encoders.items()}
         tasks = self.meta.tasks.with_tasks(self._tasks)
         columns = self._episode_columns(tasks)
-        stats = self._episode_stats(columns)
+        summaries = self._episode_summaries(columns)
+        self._summaries, self._stats = summaries, stats_of(summaries, self.meta.features)
         row: dict[str, Any] = {
             "episode_index": episode,
             "tasks": list(dict.fromkeys(self._tasks)),
@@ -239,8 +244,8 @@ class EpisodeWriter:
         if len(tasks) > len(self.meta.tasks):
             tasks.save(self.meta.root)
         self.meta.tasks = tasks
-        row |= tables.flatten_stats(stats)
-        self._stats = stats
+        row |= tables.flatten_stats(self._stats)
+        self.ledger.note(summaries, episode=episode)
         return row
 
     def _episode_columns(self, tasks: tables.TaskTable) -> dict[str, Any]:
@@ -265,14 +270,15 @@ class EpisodeWriter:
         columns[keys.TASK_INDEX] = np.array([tasks.index(task) for task in self._tasks], dtype=np.int64)
         return columns
 
-    def _episode_stats(self, columns: dict[str, Any]) -> Stats:
-        stats: Stats = {}
+    def _episode_summaries(self, columns: dict[str, Any]) -> Summaries:
+        found: Summaries = {}
         for name, feature in self.meta.features.items():
             if name in self._tallies:
-                stats[name] = self._tallies[name].stats()
+                found[name] = self._tallies[name].summary()
             elif is_numeric(feature):
-                stats[name] = get_feature_stats(columns[name], 0, columns[name].ndim == 1)
-        return stats
+                stored = columns[name].astype(np.dtype(feature["dtype"]))  # timestamps are rounded
+                found[name] = Summary.of_rows(stored)
+        return found
 
     def _write_data(self, columns: dict[str, Any], written: list[Path]) -> dict[str, int]:
         """The episode's own data file, one row group."""
@@ -317,10 +323,19 @@ class EpisodeWriter:
         tables.write_episode_rows(path, [*self._table_rows, row])
         self._table_rows.append(row)
         self.meta.episodes.append(row, (path, len(self._table_rows) - 1))
-        self.meta.stats = aggregate_stats([self.meta.stats, self._stats]) if self.meta.stats else self._stats
+        self.ledger.add(self._summaries)
+        self.meta.stats = self._stats_with(self._stats)
         self.meta.set_totals()
         self.meta.save_info()
         self.meta.save_stats()
+        if len(self.meta.episodes) % EPISODES_PER_SAVE == 0:
+            self.ledger.save()
+
+    def _stats_with(self, episode: Stats) -> Stats:
+        """The dataset's statistics after this episode: exact where all summaries are known."""
+        exact = self.ledger.stats()
+        known = [{k: v for k, v in one.items() if k not in exact} for one in (self.meta.stats, episode)]
+        return aggregate_stats([one for one in known if one]) | exact
 
     def _describe_cameras(self, row: dict[str, Any]) -> None:
         """What info.json says about each camera once there is a picture of it."""

@@ -14,6 +14,7 @@ from lerobot.core.config import decode, default_of, encode, type_hints
 from lerobot.core.errors import LeRobotError
 from lerobot.core.flags import flags_of, parse
 from lerobot.core.help import describe, field_comments
+from lerobot.datasets.transforms.config import ImageTransformsConfig
 
 ROOT = Path(__file__).parents[2]
 REQUIRED = {str: "given", int: 1, float: 1.0, bool: True, Path: Path("given")}
@@ -163,3 +164,12 @@ def test_the_families_are_found():
     assert {"PreTrainedConfig", "EnvConfig", "OptimizerConfig", "LRSchedulerConfig"} <= {
         f.__name__ for f in families()
     }
+
+
+def test_image_transforms_through_files_and_flags():
+    """No family, but stored in every training run: other installations read what we write."""
+    found = examples(ImageTransformsConfig)
+    assert len(found) == 5
+    for config in found:
+        assert decode(ImageTransformsConfig, json.loads(json.dumps(encode(config)))) == config
+        assert parse(holder(ImageTransformsConfig), flags_of(config, "part."), program="test").part == config

@@ -318,7 +318,7 @@ def damage(root: Path, random: Random) -> str:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("of", ["whole", "split"])
 def test_random_damage(request, tmp_path, of, seed):
-    """Whatever is damaged: the doctor ends with a report; what it calls sound can be read, and so can copies."""
+    """Whatever is damaged: the doctor ends with a report; what it calls sound, and copies, can be read."""
     random = Random(seed)
     for number in range(6):
         root = shutil.copytree(request.getfixturevalue(of), tmp_path / str(number))
