@@ -23,6 +23,7 @@ from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
+from lerobot.datasets.selection import choose_episodes, needed_files
 from lerobot.datasets.writer import EpisodeWriter
 
 __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
@@ -94,12 +95,11 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
         self.meta.use_depth_unit(depth_output_unit)
-        self.episodes = None if episodes is None else self._chosen(episodes)
-        if tasks is not None:
-            self.episodes = self._with_tasks(tasks)
+        self.episodes = choose_episodes(self.meta, episodes=episodes, tasks=tasks)
         with pointing_to_doctor(self.root):
             self.meta.location.need(
-                self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
+                needed_files(self.meta, self._episode_numbers(), with_videos=download_videos),
+                force=force_cache_sync and self._is_remote,
             )
         self.writer: EpisodeWriter | None = None
         self._reader: FrameReader | None = None
@@ -214,7 +214,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         )
         writer.repair()
         self = cls._recording(meta, writer, tolerance_s)
-        meta.location.need(self._needed_files(with_videos=True))
+        meta.location.need(needed_files(meta, self._episode_numbers(), with_videos=True))
         return self
 
     @classmethod
@@ -407,37 +407,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
     @property
     def _is_remote(self) -> bool:
         return self.meta.location.revision is not None
-
-    def _chosen(self, episodes: Sequence[int]) -> list[int]:
-        chosen, total = sorted({int(episode) for episode in episodes}), self.meta.total_episodes
-        wrong = [episode for episode in chosen if not 0 <= episode < total]
-        if wrong or not chosen:
-            raise DatasetError(
-                f"episodes={list(episodes)}: "
-                f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
-                f"{self.repo_id!r} has {total} episodes (0 to {total - 1})."
-            )
-        return chosen
-
-    def _with_tasks(self, tasks: Sequence[str]) -> list[int]:
-        """The chosen episodes in which one of these texts is a task."""
-        texts = [tasks] if isinstance(tasks, str) else list(tasks)
-        wanted = {self.meta.tasks.name(self.meta.tasks.index(text)) for text in texts}
-        listed = self.meta.episodes.column("tasks")
-        found = [int(e) for e in self._episode_numbers() if wanted.intersection(listed[int(e)] or ())]
-        if not found:
-            raise DatasetError(
-                f"tasks={texts}: none of the {self.num_episodes} chosen episodes of {self.repo_id!r} has one "
-                "of these tasks."
-            )
-        return found
-
-    def _needed_files(self, *, with_videos: bool) -> list[Path]:
-        chosen = self._episode_numbers()
-        names, _ = self.meta.files_of(chosen)
-        for key in self.meta.video_keys if with_videos else []:
-            names += self.meta.files_of(chosen, video_key=key)[0]
-        return names
 
     def _episode_numbers(self) -> np.ndarray:
         """The chosen episodes (E,), ascending."""
