@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/reading.py [--reference /path/to/python] [--seconds 10] [--small] [CASE ...]
 
 The data is made once, in the folder given by --data. Every case runs in a process of its own with one thread
-per library call, and the reference reads the same files in the same order: `default_collate` of its items
-against our `dataset.batch`, which is what training calls in each, pictures as uint8 in both. CPU is that of
-the whole process. The frame cache is compared with what the reference does for the same items: decoding them.
+per library call, and both sides read the same items in the same order as their training does, pictures as
+uint8: `dataset.batch` in --workers threads, a DataLoader with as many processes. CPU is that of all processes
+together. The frame cache is compared with what the reference does for the same items: decoding them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -149,26 +150,53 @@ def open_dataset(root: Path, options: dict, backend: str | None):
     return LeRobotDataset("bench/it", root=root, return_uint8=True, **options)
 
 
-def measure_case(name: str, *, data: Path, seconds: float, backend: str | None) -> dict:
+def measure_case(name: str, *, data: Path, seconds: float, workers: int, backend: str | None) -> dict:
     """Items per second and CPU of one case, after a batch that warms up (an epoch, for the frame cache)."""
-    from torch.utils.data import default_collate
-
     where, options, size, order, _ = CASES[name]
     dataset = open_dataset(data / where, options, backend)
-    read = dataset.batch if backend is None else lambda items: default_collate([dataset[i] for i in items])
     count = len(dataset)
-    batches = np.arange(count - count % size).reshape(-1, size)
-    if order == "random":
-        batches = np.random.default_rng(0).permutation(count)[: count - count % size].reshape(-1, size)
-    warm = batches if "cache" in options and backend is None else batches[:1]
-    for items in warm:
-        read(items.tolist())
-    done, wall, cpu = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < seconds:
-        read(batches[(len(warm) + done) % len(batches)].tolist())
-        done += 1
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"items_per_s": done * size / wall, "cpu_ms": 1e3 * cpu / (done * size)}
+    items = np.random.default_rng(0).permutation(count) if order == "random" else np.arange(count)
+    batches = items[: count - count % size].reshape(-1, size).tolist()
+    if backend is None:
+        for batch in batches if "cache" in options else batches[:1]:
+            dataset.batch(batch)
+    elif not workers:  # its decoders do not survive a fork
+        dataset[0]
+    wall, cpu, asked = time.perf_counter(), used_cpu(), 0
+
+    def until_late():
+        nonlocal asked
+        while time.perf_counter() - wall < seconds:
+            yield batches[(asked + 1) % len(batches)]
+            asked += 1
+
+    deque(load(dataset, until_late(), workers=workers, backend=backend), maxlen=0)
+    wall, cpu = time.perf_counter() - wall, used_cpu() - cpu
+    return {"items_per_s": asked * size / wall, "cpu_ms": 1e3 * cpu / (asked * size)}
+
+
+def load(dataset, batches, *, workers: int, backend: str | None):
+    """Collated batches as training gets them: from threads, or from the processes of torch's loader."""
+    if backend is not None:
+        from torch.utils.data import DataLoader
+
+        yield from DataLoader(dataset, batch_sampler=batches, num_workers=workers)
+    elif not workers:
+        yield from map(dataset.batch, batches)
+    else:
+        waiting: deque = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            for batch in batches:
+                waiting.append(pool.submit(dataset.batch, batch))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            yield from (one.result() for one in waiting)
+
+
+def used_cpu() -> float:
+    """Seconds of this process and of those it has waited for."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
 
 
 def measure_opening(*, data: Path, backend: str | None) -> dict:
@@ -218,6 +246,7 @@ def compare_cases(chosen: list[str], args: argparse.Namespace, home: Path) -> No
     print(heads + f" {'reference':>15} {'items/s':>8} {'CPU ms':>7} {'speed':>7} {'CPU':>7} {'wanted':>7}")
     for name in chosen:
         words = ["--measure", name, "--data", str(args.data), "--seconds", str(args.seconds)]
+        words += ["--workers", str(args.workers)]
         ours = run(sys.executable, home / "ours", *words)
         assert ours is not None
         line = f"{name:<22} {ours['items_per_s']:>10.1f} {ours['cpu_ms']:>12.3f}"
@@ -242,9 +271,9 @@ def show_opening(args: argparse.Namespace, home: Path) -> None:
         took = [run(python, home / f"opening {name}", *words) for _ in range(2)]
         text = [f"{one['seconds']:.2f} s" if one else "failed" for one in took]
         print(f"opening 20,000 episodes, {name}: first {text[0]}, again {text[1]}")
-    one, eight = (
+    _, one, eight = (  # the first one fills the cache
         run(sys.executable, home / "ours", "--measure", f"memory {n}", "--data", str(args.data))
-        for n in (1, 8)
+        for n in (1, 1, 8)
     )
     assert one is not None and eight is not None
     print(
@@ -261,6 +290,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="a Python that has LeRobot 0.6.1")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "lerobot-reading")
     parser.add_argument("--seconds", type=float, default=10.0, help="per case and side")
+    parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of the reference")
     parser.add_argument("--small", action="store_true", help="a tenth of the data")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--backend", help=argparse.SUPPRESS)
@@ -272,8 +302,8 @@ def main() -> None:
         elif kind == "memory":
             print(json.dumps(measure_memory(int(number), data=args.data)))
         else:
-            words = {"data": args.data, "seconds": args.seconds, "backend": args.backend}
-            print(json.dumps(measure_case(args.measure, **words)))
+            how = {"data": args.data, "seconds": args.seconds, "workers": args.workers}
+            print(json.dumps(measure_case(args.measure, **how, backend=args.backend)))
         return
     sys.path.insert(0, str(ROOT))
     make_data(args.data, small=args.small)
