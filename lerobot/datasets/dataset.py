@@ -6,18 +6,21 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
                                         dataset.finalize()
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
+from lerobot.datasets.capture import Captured
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
+from lerobot.datasets.lock import WriterLock
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
 from lerobot.datasets.writer import EpisodeWriter
@@ -109,6 +112,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         encoder_queue_maxsize: int = 30,
         encoder_threads: int | None = None,
         *,
+        encoder_overflow: str = "wait",
         chunks_size: int = config.CHUNKS_SIZE,
         data_files_size_in_mb: float = config.DATA_FILES_SIZE_IN_MB,
         video_files_size_in_mb: float = config.VIDEO_FILES_SIZE_IN_MB,
@@ -124,10 +128,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
             features: name -> {"dtype", "shape", "names"}; the five default columns are added.
             rgb_encoder: encoder of colour cameras.
             depth_encoder: encoder of depth cameras.
-            encoder_queue_maxsize: frames per camera that may wait for the encoder before `add_frame` waits.
+            encoder_queue_maxsize: pictures per camera that may wait for the encoder.
+            encoder_overflow: what happens when so many wait: "wait" makes `add_frame` wait, "repeat" stores
+                the picture before once more, which is logged and kept in `meta.repeated_frames(episode)`.
 
         Raises:
-            DatasetError: the folder exists, or a feature's declaration is not accepted.
+            DatasetError: the folder exists, a feature's declaration is not accepted, or an encoder does not
+                work here with its settings.
         """
         meta = LeRobotDatasetMetadata.create(
             repo_id,
@@ -140,14 +147,19 @@ class LeRobotDataset(torch.utils.data.Dataset):
             data_files_size_in_mb=data_files_size_in_mb,
             video_files_size_in_mb=video_files_size_in_mb,
         )
-        writer = EpisodeWriter(
-            meta,
-            rgb_encoder=rgb_encoder,
-            depth_encoder=depth_encoder,
-            queue_size=encoder_queue_maxsize,
-            encoder_threads=encoder_threads,
-            picture_threads=image_writer_threads,
-        )
+        try:
+            writer = EpisodeWriter(
+                meta,
+                rgb_encoder=rgb_encoder,
+                depth_encoder=depth_encoder,
+                queue_size=encoder_queue_maxsize,
+                overflow=encoder_overflow,
+                encoder_threads=encoder_threads,
+                picture_threads=image_writer_threads,
+            )
+        except BaseException:
+            shutil.rmtree(meta.root)  # made a moment ago; nothing is in it yet
+            raise
         return cls._recording(meta, writer, tolerance_s)
 
     @classmethod
@@ -161,6 +173,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         depth_encoder: DepthEncoderConfig | None = None,
         encoder_queue_maxsize: int = 30,
         encoder_threads: int | None = None,
+        *,
+        encoder_overflow: str = "wait",
         **unused: Any,
     ) -> "LeRobotDataset":
         """An existing dataset on this machine, opened to record more episodes; new episodes go to new files.
@@ -169,7 +183,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         Further keywords of `create` that change nothing are accepted.
 
         Raises:
-            DatasetError: there is no such dataset, or it is damaged.
+            DatasetError: there is no such dataset, it is damaged, or another process writes it.
         """
         known = {
             "image_writer_processes",
@@ -186,13 +200,17 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
                 "give root."
             )
+        lock = WriterLock(meta.root)
+        meta.reload()  # what another process did before it let the dataset go
         writer = EpisodeWriter(
             meta,
             rgb_encoder=rgb_encoder,
             depth_encoder=depth_encoder,
             queue_size=encoder_queue_maxsize,
+            overflow=encoder_overflow,
             encoder_threads=encoder_threads,
             picture_threads=image_writer_threads,
+            lock=lock,
         )
         writer.repair()
         self = cls._recording(meta, writer, tolerance_s)
@@ -300,30 +318,40 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """
         return self.reader.batch(indices)
 
-    def add_frame(self, frame: dict[str, Any]) -> None:
+    def add_frame(self, frame: dict[str, Any], *, captured_at_s: Captured = None) -> None:
         """Add one frame to the episode being recorded: every declared feature, and "task" (str).
 
         Accepts lists, arrays, tensors and PIL pictures; pictures (H, W, C) or (C, H, W), uint8 or floats in
         0..1. The caller may reuse its arrays afterwards.
 
+        Args:
+            captured_at_s: when it was captured, seconds since 1970: one number, or a number for each camera
+                of a dict; what is not given is now. See `meta.capture_times`.
+
         Raises:
             FrameError: a feature is missing, unknown, or of another shape or type; NaN and infinity are
                 refused.
+            DatasetError: an encoder failed, or the disk is full.
         """
-        self._recorder.add_frame(frame)
+        self._recorder.add_frame(frame, captured_at_s)
 
     def save_episode(self) -> None:
         """Make the recorded frames an episode; it is on disk, whole, when this returns.
 
         Raises:
-            DatasetError: there are no frames, or a camera could not be encoded; nothing was saved then.
+            DatasetError: there are no frames, a camera could not be encoded, or the disk is full. Nothing
+                was saved then. After a full disk the frames are kept: make room and call it again.
         """
         self._reader = None
         self._recorder.save_episode()
 
-    def clear_episode_buffer(self, delete_images: bool = True) -> None:
+    def clear_episode(self) -> None:
         """Throw away the frames of the episode being recorded."""
         self._recorder.clear()
+
+    def clear_episode_buffer(self, delete_images: bool = True) -> None:
+        """`clear_episode` under the name that other releases give it; there are no images to keep."""
+        self.clear_episode()
 
     def has_pending_frames(self) -> bool:
         """Whether frames were added since the last episode was saved."""
@@ -334,6 +362,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if self.writer is not None:
             self.writer.finalize()
             self._reader = None
+
+    def __enter__(self) -> Self:
+        """`with LeRobotDataset.create(...) as dataset:` finalizes at the end, also after an error."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finalize()
 
     def push_to_hub(
         self,
@@ -355,7 +390,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
         if self.has_pending_frames():
             raise DatasetError(
-                "There are frames of an unsaved episode. Call save_episode() or clear_episode_buffer()."
+                "There are frames of an unsaved episode. Call save_episode() or clear_episode()."
             )
         self.finalize()
         return publish(

@@ -28,6 +28,17 @@ NEEDED = (
     "dataset_from_index",
     "dataset_to_index",
 )
+CAPTURE_PREFIX = "capture/"  # see capture.py
+CAPTURE_LISTS = ("times_s", "repeated")  # one value per frame: read when asked for
+CAPTURE_TYPES = {
+    "times_s": pa.list_(pa.float64()),
+    "repeated": pa.list_(pa.int64()),
+    "fps": pa.float64(),
+    "worst_gap_s": pa.float64(),
+    "late_frames": pa.int64(),
+    "repeated_frames": pa.int64(),
+}
+FLOATS = {"from_timestamp": pa.float64(), "to_timestamp": pa.float64()}
 INTEGERS = ("chunk_index", "file_index", "episode_index", "length", "dataset_from_index", "dataset_to_index")
 
 
@@ -75,7 +86,7 @@ class EpisodeTable:
         table = cls({}, [])
         for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
             names = _column_names(path)
-            rows = read_parquet(path, [name for name in names if not name.startswith(STATS_PREFIX)])
+            rows = read_parquet(path, [name for name in names if not stays_on_disk(name)])
             missing = [name for name in NEEDED if name not in names]
             if missing:
                 raise DatasetError(f"{path} lacks the columns {', '.join(missing)}.")
@@ -102,7 +113,7 @@ class EpisodeTable:
     def append(self, row: dict[str, Any], source: tuple[Path, int]) -> None:
         """Add the next episode; its statistics are not kept."""
         for name, value in row.items():
-            if not name.startswith(STATS_PREFIX):
+            if not stays_on_disk(name):
                 self.columns.setdefault(name, [None] * len(self)).append(value)
         self.sources.append(source)
 
@@ -129,9 +140,19 @@ class EpisodeTable:
 
     def stats(self, episode: int) -> dict[str, dict[str, np.ndarray]]:
         """Statistics of one episode, {feature: {stat: array}}, read from its file."""
+        return unflatten_stats(self.stored(episode, STATS_PREFIX))
+
+    def stored(self, episode: int, prefix: str) -> dict[str, Any]:
+        """Columns of one episode that begin with a prefix, read from its file."""
         path, row = self.sources[episode]
-        names = [name for name in _column_names(path) if name.startswith(STATS_PREFIX)]
-        return unflatten_stats(read_parquet(path, names).slice(row, 1).to_pylist()[0])
+        names = [name for name in _column_names(path) if name.startswith(prefix)]
+        return read_parquet(path, names).slice(row, 1).to_pylist()[0] if names else {}
+
+
+def stays_on_disk(name: str) -> bool:
+    """Whether a column is large and is only read when asked for."""
+    is_list = name.startswith(CAPTURE_PREFIX) and name.rsplit("/", 1)[-1] in CAPTURE_LISTS
+    return is_list or name.startswith(STATS_PREFIX)
 
 
 def _column_names(path: Path) -> list[str]:
@@ -191,7 +212,7 @@ def _column_type(name: str, rows: list[dict[str, Any]]) -> pa.DataType | None:
     last = name.rsplit("/", 1)[-1]
     if last in INTEGERS:
         return pa.int64()
-    return pa.float64() if last in ("from_timestamp", "to_timestamp") else None
+    return CAPTURE_TYPES.get(last) if name.startswith(CAPTURE_PREFIX) else FLOATS.get(last)
 
 
 def position_of(path: Path) -> tuple[int, int]:
@@ -209,7 +230,12 @@ def read_episode_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_episode_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace one file of meta/episodes durably."""
-    files.write_atomically(path, lambda part: pq.write_table(episode_rows(rows), part))
+    write_episode_table(path, episode_rows(rows))
+
+
+def write_episode_table(path: Path, table: pa.Table) -> None:
+    """Replace one file of meta/episodes durably by an Arrow table of complete rows."""
+    files.write_atomically(path, lambda part: pq.write_table(table, part))
 
 
 class TaskTable(Mapping):

@@ -227,7 +227,7 @@ def test_a_failed_encode_leaves_the_dataset_as_it_was(tmp_path):
     made.check(dataset, [3, 2])
 
 
-def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
+def test_an_episode_that_found_no_room_is_saved_later(tmp_path, monkeypatch):
     dataset = create(tmp_path / "a")
     made.record(dataset, [3])
     before = hashes(tmp_path / "a")
@@ -239,12 +239,16 @@ def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
         dataset.add_frame(made.frame(dataset.features, 1, k))
     with monkeypatch.context() as patched:
         patched.setattr(pq, "write_table", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DatasetError, match=r"file-001.*no room left.*call save_episode\(\) again"):
             dataset.save_episode()
-    assert hashes(tmp_path / "a") == before and not dataset.has_pending_frames()
-    made.record(dataset, [2], first=1)
+    kept = {name: data for name, data in hashes(tmp_path / "a").items() if not name.endswith(".part")}
+    assert kept == before and dataset.has_pending_frames()
+    with pytest.raises(DatasetError, match=r"The 2 frames of the last episode could not be saved"):
+        dataset.add_frame(made.frame(dataset.features, 1, 2))
+    dataset.save_episode()
+    made.record(dataset, [2], first=2)
     dataset.finalize()
-    made.check(dataset, [3, 2])
+    made.check(dataset, [3, 2, 2])
 
 
 def test_a_cleared_episode_leaves_nothing(tmp_path):
