@@ -6,7 +6,6 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
                                         dataset.finalize()
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +19,17 @@ from lerobot.datasets.capture import Captured
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
-from lerobot.datasets.lock import WriterLock
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
 from lerobot.datasets.writer import EpisodeWriter
 
 __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
+
+# What `create`, or the reader, takes and `resume` accepts without using it.
+UNUSED_IN_RESUME = {
+    *("image_writer_processes", "batch_encoding_size", "metadata_buffer_size", "streaming_encoding"),
+    *("video_backend", "revision", "force_cache_sync"),
+}
 
 
 class LeRobotDataset(torch.utils.data.Dataset):
@@ -147,19 +151,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
             data_files_size_in_mb=data_files_size_in_mb,
             video_files_size_in_mb=video_files_size_in_mb,
         )
-        try:
-            writer = EpisodeWriter(
-                meta,
-                rgb_encoder=rgb_encoder,
-                depth_encoder=depth_encoder,
-                queue_size=encoder_queue_maxsize,
-                overflow=encoder_overflow,
-                encoder_threads=encoder_threads,
-                picture_threads=image_writer_threads,
-            )
-        except BaseException:
-            shutil.rmtree(meta.root)  # made a moment ago; nothing is in it yet
-            raise
+        writer = EpisodeWriter.for_new(
+            meta,
+            rgb_encoder=rgb_encoder,
+            depth_encoder=depth_encoder,
+            queue_size=encoder_queue_maxsize,
+            overflow=encoder_overflow,
+            encoder_threads=encoder_threads,
+            picture_threads=image_writer_threads,
+        )
         return cls._recording(meta, writer, tolerance_s)
 
     @classmethod
@@ -185,24 +185,16 @@ class LeRobotDataset(torch.utils.data.Dataset):
         Raises:
             DatasetError: there is no such dataset, it is damaged, or another process writes it.
         """
-        known = {
-            "image_writer_processes",
-            "batch_encoding_size",
-            "metadata_buffer_size",
-            "streaming_encoding",
-        }
-        known |= {"video_backend", "revision", "force_cache_sync"}
-        if set(unused) - known:
-            raise DatasetError(f"resume() does not know {', '.join(sorted(set(unused) - known))}.")
+        unknown = set(unused) - UNUSED_IN_RESUME
+        if unknown:
+            raise DatasetError(f"resume() does not know {', '.join(sorted(unknown))}.")
         meta = LeRobotDatasetMetadata(repo_id, root)
         if meta.location.revision is not None and root is None:
             raise DatasetError(
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
                 "give root."
             )
-        lock = WriterLock(meta.root)
-        meta.reload()  # what another process did before it let the dataset go
-        writer = EpisodeWriter(
+        writer = EpisodeWriter.for_existing(
             meta,
             rgb_encoder=rgb_encoder,
             depth_encoder=depth_encoder,
@@ -210,9 +202,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             overflow=encoder_overflow,
             encoder_threads=encoder_threads,
             picture_threads=image_writer_threads,
-            lock=lock,
         )
-        writer.repair()
         self = cls._recording(meta, writer, tolerance_s)
         meta.location.need(self._needed_files(with_videos=True))
         return self

@@ -10,6 +10,7 @@ Shapes: T frames of the episode, C H W picture.
 """
 
 import logging
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -91,6 +92,25 @@ class EpisodeWriter:
         self._first_new = meta.total_episodes  # what was there before keeps its files of meta/episodes
         self._counters_are_behind = False
         self._start_episode()
+
+    @classmethod
+    def for_new(cls, meta: LeRobotDatasetMetadata, **options: Any) -> "EpisodeWriter":
+        """The writer of a dataset that was just made; its folder goes again when recording is impossible."""
+        lock = WriterLock(meta.root)
+        try:
+            return cls(meta, lock=lock, **options)
+        except BaseException:
+            shutil.rmtree(meta.root)
+            raise
+
+    @classmethod
+    def for_existing(cls, meta: LeRobotDatasetMetadata, **options: Any) -> "EpisodeWriter":
+        """The writer of an existing dataset: what an interrupted recording left is put in order first."""
+        lock = WriterLock(meta.root)
+        meta.reload()  # what another process did before it let the dataset go
+        self = cls(meta, lock=lock, **options)
+        self.repair()
+        return self
 
     def add_frame(self, frame: dict[str, Any], captured_at_s: Captured = None) -> None:
         """See `LeRobotDataset.add_frame`."""
