@@ -19,7 +19,7 @@ from lerobot.datasets.capture import Captured
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
-from lerobot.datasets.metadata import LeRobotDatasetMetadata
+from lerobot.datasets.metadata import MAX_ATTEMPTS, LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
 from lerobot.datasets.writer import EpisodeWriter
 
@@ -86,14 +86,21 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.return_uint8, self.depth_output_unit = return_uint8, depth_output_unit
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
-        self.meta.use_depth_unit(depth_output_unit)
-        self.episodes = None if episodes is None else self._chosen(episodes)
-        self.meta.location.need(
-            self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
-        )
         self.writer: EpisodeWriter | None = None
-        self._reader: FrameReader | None = None
-        _ = self.reader  # what is wrong with the files is said now
+        for attempt in range(MAX_ATTEMPTS):
+            self._reader: FrameReader | None = None
+            self.meta.use_depth_unit(depth_output_unit)
+            self.episodes = None if episodes is None else self._chosen(episodes)
+            try:
+                need = self._needed_files(with_videos=download_videos)
+                self.meta.location.need(need, force=force_cache_sync and self._is_remote)
+                _ = self.reader  # what is wrong with the files is said now
+            except DatasetError:
+                if attempt == MAX_ATTEMPTS - 1 or not self.meta.has_changed():
+                    raise
+                self.meta.reload()  # a recording ended just now, and joined its files
+            else:
+                break
 
     @classmethod
     def create(

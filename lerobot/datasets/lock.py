@@ -7,6 +7,7 @@ Readers do not look at it, and folders named .cache are never uploaded.
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -79,7 +80,7 @@ class WriterLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            if not _lock(descriptor, self.path):
+            if not _lock(descriptor, self.path) and not self._is_freed(descriptor):
                 said = _said(descriptor)
                 os.close(descriptor)
                 raise DatasetError(
@@ -89,6 +90,13 @@ class WriterLock:
             if _is_same(descriptor, self.path):
                 return descriptor
             os.close(descriptor)  # whoever held it has just deleted the file: this lock is on nothing
+
+    def _is_freed(self, descriptor: int) -> bool:
+        """Whether the lock is ours once objects of this process that nobody refers to are really gone."""
+        if any(lock.path == self.path for lock in _HELD):
+            gc.collect()
+            return _lock(descriptor, self.path)
+        return False
 
     def _forget(self) -> None:
         if self._descriptor is not None:

@@ -5,8 +5,8 @@ meta/info.json (schema, counters, paths) + tasks.parquet + episodes/ + stats.jso
 
 import json
 import logging
-import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,17 @@ class LeRobotDatasetMetadata:
         self.is_behind = False
         # The folder appears at once, with its info.json: a process that dies here leaves no half dataset,
         # and of two that create the same dataset one is refused.
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}{files.PART_SUFFIX}")
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{files.PART_SUFFIX}")
         self.location = Location(root=aside, repo_id=repo_id)
         try:
             self.save_info()
             aside.rename(folder)
+            files.sync_folder(folder.parent)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise DatasetError(f"{folder} cannot be made: {error}. Choose another root.") from error
         self.location = Location(root=folder, repo_id=repo_id)
+        self._identity = self._info_identity()
         return self
 
     def reload(self) -> None:
@@ -121,16 +123,19 @@ class LeRobotDatasetMetadata:
             DatasetError: files are missing, damaged or contradict each other.
         """
         for attempt in range(MAX_ATTEMPTS):
-            before = self._info_identity()
+            self._identity = self._info_identity()
             try:
                 self._load_once()
             except DatasetError:
-                if before == self._info_identity() or attempt == MAX_ATTEMPTS - 1:
+                if attempt == MAX_ATTEMPTS - 1 or not self.has_changed():
                     raise
             else:
-                if before == self._info_identity():
+                if not self.has_changed():
                     return
-        self._load_once()
+
+    def has_changed(self) -> bool:
+        """Whether somebody has added episodes, or ended a recording, since this was read."""
+        return self._info_identity() != self._identity
 
     def _info_identity(self) -> tuple[int, int] | None:
         """What changes whenever meta/info.json is replaced."""

@@ -162,7 +162,6 @@ class EpisodeWriter:
             try:
                 with disk.told(self.meta.root, "make room and call finalize() again"):
                     compact.compact(self.meta, first_new=self._first_new)
-                    self.meta.save_info()  # whoever opens the dataset just now sees that it has changed
             finally:
                 self._table = None
                 self._find_positions()
