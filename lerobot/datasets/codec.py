@@ -299,7 +299,9 @@ def codec_options(config: VideoEncoderConfig, codec: str, threads: int | None = 
     if codec == "libx265":
         extra = {k: str(v) for k, v in config.extra_options.items()}
         # No pictures that wait for later ones: in clips shorter than that wait, x265 leaves decoding times
-        # unset, and the file is refused or wrong. What the user says comes later and wins.
-        words = ["bframes=0", extra.pop("x265-params", ""), "log-level=error"]
+        # unset, and the file is refused or wrong. And every key frame a clean start: after a seek to one of
+        # x265's open groups, FFmpeg drops the first frames of the episode that was joined behind it. What the
+        # user says comes later and wins.
+        words = ["bframes=0:open-gop=0", extra.pop("x265-params", ""), "log-level=error"]
         return extra | chosen | {"x265-params": ":".join(filter(None, words))}
     return {key: str(value) for key, value in config.extra_options.items()} | chosen

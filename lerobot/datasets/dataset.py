@@ -93,7 +93,9 @@ class LeRobotDataset(torch.utils.data.Dataset):
             self.episodes = None if episodes is None else self._chosen(episodes)
             try:
                 need = self._needed_files(with_videos=download_videos)
-                self.meta.location.need(need, force=force_cache_sync and self._is_remote)
+                self.meta.location.need(
+                    need, force=force_cache_sync and self.meta.location.revision is not None
+                )
                 _ = self.reader  # what is wrong with the files is said now
             except DatasetError:
                 if attempt == MAX_ATTEMPTS - 1 or not self.meta.has_changed():
@@ -131,21 +133,19 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """A new dataset on disk that episodes are recorded into.
 
         Videos are always encoded while frames are added and every episode is on disk when `save_episode`
-        returns, so `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
-        `streaming_encoding`, which other releases need, change nothing here. `image_writer_threads` threads
-        encode pictures (0: one).
+        returns: `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
+        `streaming_encoding` change nothing. `image_writer_threads` threads encode pictures (0: one).
 
         Args:
             features: name -> {"dtype", "shape", "names"}; the five default columns are added.
             rgb_encoder: encoder of colour cameras.
             depth_encoder: encoder of depth cameras.
             encoder_queue_maxsize: pictures per camera that may wait for the encoder.
-            encoder_overflow: what happens when so many wait: "wait" makes `add_frame` wait, "repeat" stores
-                the picture before once more, which is logged and kept in `meta.repeated_frames(episode)`.
+            encoder_overflow: what happens to more: "wait" makes `add_frame` wait, "repeat" stores the picture
+                before once more, which is logged and kept in `meta.repeated_frames(episode)`.
 
         Raises:
-            DatasetError: the folder exists, a feature's declaration is not accepted, or an encoder does not
-                work here with its settings.
+            DatasetError: the folder exists, a declaration is not accepted, or an encoder does not work here.
         """
         meta = LeRobotDatasetMetadata.create(
             repo_id,
@@ -186,8 +186,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
     ) -> "LeRobotDataset":
         """An existing dataset on this machine, opened to record more episodes; new episodes go to new files.
 
-        What an interrupted recording left unfinished is deleted first, and the counters are put right.
-        Further keywords of `create` that change nothing are accepted.
+        What an interrupted recording left is put in order. Keywords that change nothing are accepted.
 
         Raises:
             DatasetError: there is no such dataset, it is damaged, or another process writes it.
@@ -386,9 +385,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         from lerobot.datasets.publish import publish
 
         if self.has_pending_frames():
-            raise DatasetError(
-                "There are frames of an unsaved episode. Call save_episode() or clear_episode()."
-            )
+            raise DatasetError("Frames of an episode are not saved. Call save_episode() or clear_episode().")
         self.finalize()
         return publish(
             self.meta,
@@ -410,10 +407,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 "episodes."
             )
         return self.writer
-
-    @property
-    def _is_remote(self) -> bool:
-        return self.meta.location.revision is not None
 
     def _chosen(self, episodes: Sequence[int]) -> list[int]:
         chosen, total = sorted({int(episode) for episode in episodes}), self.meta.total_episodes
