@@ -106,7 +106,7 @@ def measure(python: str, args: argparse.Namespace, *, folder: Path) -> dict:
     result = subprocess.run(
         [python, str(Path(__file__).resolve()), *words, f"--worker={folder}"],
         cwd=folder.parent,  # a `lerobot` in the working directory would be found first
-        env={**os.environ, "PYTHONPATH": path},
+        env={"SVT_LOG": "1", **os.environ, "PYTHONPATH": path},
         check=True,
         stdout=subprocess.PIPE,
         text=True,

@@ -134,7 +134,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
         Videos are always encoded while frames are added and every episode is on disk when `save_episode`
         returns: `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
-        `streaming_encoding` change nothing. `image_writer_threads` threads encode pictures (0: one).
+        `streaming_encoding` change nothing. `image_writer_threads` threads encode pictures (0: one per core,
+        at most four).
 
         Args:
             features: name -> {"dtype", "shape", "names"}; the five default columns are added.

@@ -7,6 +7,8 @@ Shapes: T frames of the episode, C H W picture.
 """
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,7 @@ from lerobot.datasets.tally import PictureTally
 
 logger = logging.getLogger(__name__)
 
+MAX_PICTURES = 120  # of image features, that may wait to be encoded; at 480x640 they take 110 MB
 Prepare = Callable[[np.ndarray], np.ndarray]
 
 
@@ -55,6 +58,8 @@ class Take:
         self.encoders: dict[str, VideoEncoder] = {}
         self.captured = CaptureTimes(meta.camera_keys, clock)
         self.is_ended = False
+        self.num_waits, self.waited_s = 0, 0.0  # for threads that encode pictures
+        self._unfinished: deque[Future] = deque()
         self._columns: dict[str, list] = {
             name: [] for name in data_features(meta.features) if name not in DEFAULT_FEATURES
         }
@@ -87,11 +92,25 @@ class Take:
                 self._encoder(name).add(value)
             elif dtype == "image":
                 self.tallies[name].add(value)
-                self._columns[name].append(self._threads.submit(images.encode, value))
+                self._columns[name].append(self._submit(value))
             else:
                 self._columns[name].append(value)
         self.captured.add(*captured_s)
         self.tasks.append(task)
+
+    def _submit(self, picture: np.ndarray) -> Future:
+        """Encode a picture in a thread; waits when too many wait already."""
+        while len(self._unfinished) >= MAX_PICTURES:
+            first = self._unfinished.popleft()
+            if not first.done():
+                began = time.perf_counter()
+                first.exception()  # returns when it is done; what went wrong is raised by `columns`
+                self.num_waits, self.waited_s = (
+                    self.num_waits + 1,
+                    self.waited_s + time.perf_counter() - began,
+                )
+        self._unfinished.append(self._threads.submit(images.encode, picture))
+        return self._unfinished[-1]
 
     def _encoder(self, name: str) -> VideoEncoder:
         if name not in self.encoders:
@@ -153,6 +172,12 @@ class Take:
 
     def warn_of_overflow(self) -> None:
         """Say, once per episode and camera, that an encoder did not keep up."""
+        if self.num_waits:
+            logger.warning(
+                "Pictures of image features were not encoded fast enough; add_frame waited %d times, %.1f s "
+                "in all. No frame was lost. More image_writer_threads, or features of dtype video, avoid it.",
+                *(self.num_waits, self.waited_s),
+            )
         for name, encoder in self.encoders.items():
             if encoder.num_waits:
                 logger.warning(

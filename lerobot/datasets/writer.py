@@ -10,6 +10,7 @@ Shapes: T frames of the episode, C H W picture.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ class EpisodeWriter:
     Args:
         queue_size: pictures per camera that may wait for the encoder.
         overflow: "wait" or "repeat": what happens to a picture when so many wait already.
-        picture_threads: threads that encode pictures of image features.
+        picture_threads: threads that encode pictures of image features; 0: one per core, at most four.
         lock: the right to write this dataset, if it is held already.
 
     Raises:
@@ -83,7 +84,8 @@ class EpisodeWriter:
         self.is_finalized = False
         self._lock = lock or WriterLock(meta.root)
         self._clock = CaptureClock()
-        self._threads = ThreadPoolExecutor(max_workers=max(1, picture_threads), thread_name_prefix="picture")
+        workers = picture_threads or min(4, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="picture")
         self._table: pa.Table | None = None  # the file of meta/episodes that is being filled
         self._table_at: Position = (0, 0)
         self._data_at: Position = (0, 0)

@@ -354,6 +354,19 @@ def test_a_slow_encoder_repeats_pictures_and_says_which(tmp_path, monkeypatch, c
         made.check_item(stored[k], given, k, str(k))
 
 
+def test_slow_picture_threads_make_add_frame_wait(tmp_path, monkeypatch, caplog):
+    from lerobot.datasets import images, take
+
+    real = images.encode
+    monkeypatch.setattr(take, "MAX_PICTURES", 2)
+    monkeypatch.setattr(images, "encode", lambda picture: time.sleep(0.02) or real(picture))
+    dataset = create(tmp_path / "a", {**made.NUMBERS, **made.IMAGE}, image_writer_threads=1)
+    made.record(dataset, [8])
+    dataset.finalize()
+    assert re.search(r"image features were not encoded fast enough; add_frame waited \d times", caplog.text)
+    made.check(dataset, [8])
+
+
 def test_an_unknown_way_of_overflowing_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="encoder_overflow='drop': expected 'wait' or 'repeat'"):
         create(tmp_path / "a", encoder_overflow="drop")
