@@ -22,7 +22,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError, suggest
-from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
+from lerobot.core.types import image_shape
+from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.schema import is_depth
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,28 @@ def resolve_codec(config: VideoEncoderConfig) -> str:
             f"The installed FFmpeg has no encoder {config.codec!r}. Choose "
             "--dataset.rgb_encoder.vcodec=libsvtav1."
         ) from error
+
+
+def settle_all(
+    features: dict[str, dict],
+    *,
+    fps: float,
+    rgb_encoder: VideoEncoderConfig | None,
+    depth_encoder: DepthEncoderConfig | None,
+    threads: int | None = None,
+) -> tuple[VideoEncoderConfig, DepthEncoderConfig]:
+    """The encoders of colour and depth cameras, tried at the cameras' sizes; see `settle`."""
+    rgb, depth_one = rgb_encoder or RGBEncoderConfig(), depth_encoder or DepthEncoderConfig()
+
+    def settled(config: VideoEncoderConfig, *, has_depth: bool) -> VideoEncoderConfig:
+        videos = [one for one in features.values() if one["dtype"] == "video" and is_depth(one) == has_depth]
+        shapes = [image_shape(one) for one in videos]
+        sizes, channels = [(h, w) for _, h, w in shapes], max([c for c, _, _ in shapes], default=1)
+        return settle(config, sizes=sizes, fps=fps, channels=channels, threads=threads)
+
+    settled_depth = settled(depth_one, has_depth=True)
+    assert isinstance(settled_depth, DepthEncoderConfig)
+    return settled(rgb, has_depth=False), settled_depth
 
 
 def settle(
@@ -134,7 +158,8 @@ def _choose(
     frozen: "_Frozen", sizes: tuple[Size, ...], fps: float, threads: int | None
 ) -> VideoEncoderConfig:
     config, needed = frozen.config, fps * HEADROOM
-    refused, slow = [], []
+    refused: list[str] = []
+    slow: list[tuple[float, str, VideoEncoderConfig]] = []
     for candidate in _candidates(config):
         label = (
             candidate.vcodec if candidate.speed is None else f"{candidate.vcodec} preset {candidate.speed}"
@@ -237,10 +262,10 @@ def _encode(
     context.height, context.width = pictures[0].shape[:2]
     context.pix_fmt, context.time_base, context.framerate = config.pix_fmt, 1 / rate, rate
     context.options = codec_options(config, codec, threads)
-    is_depth, convert, came_out = isinstance(config, DepthEncoderConfig), VideoReformatter(), 0
+    has_depth, convert, came_out = isinstance(config, DepthEncoderConfig), VideoReformatter(), 0
     for k in range(count):
         picture = pictures[k % len(pictures)]
-        if is_depth:
+        if has_depth:
             frame = av.VideoFrame.from_ndarray(picture[..., 0].astype(np.uint16) << 4, format="gray12le")
         else:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")

@@ -90,7 +90,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         for attempt in range(MAX_ATTEMPTS):
             self._reader: FrameReader | None = None
             self.meta.use_depth_unit(depth_output_unit)
-            self.episodes = None if episodes is None else self._chosen(episodes)
+            self.episodes = None if episodes is None else chosen_episodes(self.meta, episodes)
             try:
                 need = self._needed_files(with_videos=download_videos)
                 self.meta.location.need(
@@ -409,17 +409,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         return self.writer
 
-    def _chosen(self, episodes: Sequence[int]) -> list[int]:
-        chosen, total = sorted({int(episode) for episode in episodes}), self.meta.total_episodes
-        wrong = [episode for episode in chosen if not 0 <= episode < total]
-        if wrong or not chosen:
-            raise DatasetError(
-                f"episodes={list(episodes)}: "
-                f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
-                f"{self.repo_id!r} has {total} episodes (0 to {total - 1})."
-            )
-        return chosen
-
     def _needed_files(self, *, with_videos: bool) -> list[Path]:
         chosen = self.episodes if self.episodes is not None else range(self.meta.total_episodes)
         names = [self.meta.get_data_file_path(episode) for episode in chosen]
@@ -433,3 +422,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
             "frames, "
             f"{self.fps} fps)"
         )
+
+
+def chosen_episodes(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int]:
+    """The episodes that were asked for, ascending, each once.
+
+    Raises:
+        DatasetError: one does not exist, or none was given.
+    """
+    chosen, total = sorted({int(episode) for episode in episodes}), meta.total_episodes
+    wrong = [episode for episode in chosen if not 0 <= episode < total]
+    if wrong or not chosen:
+        raise DatasetError(
+            f"episodes={list(episodes)}: "
+            f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
+            f"{meta.repo_id!r} has {total} episodes (0 to {total - 1})."
+        )
+    return chosen

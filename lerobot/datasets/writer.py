@@ -23,10 +23,9 @@ import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError, FrameError
-from lerobot.core.types import image_shape
 from lerobot.datasets import codec, compact, depth, disk, tables
 from lerobot.datasets.capture import CaptureClock, Captured
-from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.encoder import VideoEncoder, probe_info
 from lerobot.datasets.frames import FrameCheck
@@ -72,7 +71,7 @@ class EpisodeWriter:
         if overflow not in OVERFLOWS:
             raise DatasetError(f"encoder_overflow={overflow!r}: expected 'wait' or 'repeat'.")
         self.meta = meta
-        self.rgb_encoder, self.depth_encoder = settled_encoders(
+        self.rgb_encoder, self.depth_encoder = codec.settle_all(
             meta.features,
             fps=meta.fps,
             rgb_encoder=rgb_encoder,
@@ -375,27 +374,6 @@ class EpisodeWriter:
                 path = self.meta.root / self.meta.video_file(name, *place)
                 info |= probe_info(path, self._encoder_config(name))
             feature["info"] = info
-
-
-def settled_encoders(
-    features: dict[str, dict],
-    *,
-    fps: float,
-    rgb_encoder: VideoEncoderConfig | None,
-    depth_encoder: DepthEncoderConfig | None,
-    threads: int | None = None,
-) -> tuple[VideoEncoderConfig, DepthEncoderConfig]:
-    """The encoders of colour and depth cameras, tried at the cameras' sizes; see `codec.settle`."""
-    videos = [feature for feature in features.values() if feature["dtype"] == "video"]
-    found = []
-    for config, has_depth in (
-        (rgb_encoder or RGBEncoderConfig(), False),
-        (depth_encoder or DepthEncoderConfig(), True),
-    ):
-        shapes = [image_shape(feature) for feature in videos if is_depth(feature) == has_depth]
-        sizes, channels = [(h, w) for _, h, w in shapes], max([c for c, _, _ in shapes], default=1)
-        found.append(codec.settle(config, sizes=sizes, fps=fps, channels=channels, threads=threads))
-    return found[0], found[1]
 
 
 def identity(path: Path) -> tuple[int, int] | None:
