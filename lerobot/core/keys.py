@@ -39,3 +39,8 @@ LAST_LINK = "last"
 INFO_FILE = "meta/info.json"
 STATS_FILE = "meta/stats.json"
 TASKS_FILE = "meta/tasks.parquet"
+
+# --- files of datasets from before format v3.0
+EPISODES_JSONL = "meta/episodes.jsonl"
+TASKS_JSONL = "meta/tasks.jsonl"
+EPISODES_STATS_JSONL = "meta/episodes_stats.jsonl"

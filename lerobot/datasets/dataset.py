@@ -6,16 +6,18 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
                                         dataset.finalize()
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
 from lerobot.datasets.capture import Captured
+from lerobot.datasets.columns import ItemNumbers
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
@@ -53,6 +55,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         video_backend: "pyav"; "torchcodec" and "video_reader" are accepted and read with PyAV.
         return_uint8: colour pictures as uint8.
         depth_output_unit: "mm" or "m".
+        tasks: only load the episodes in which one of these texts is a task; with `episodes`, those in both.
+        image_sizes: colour cameras that are resized, with antialiasing: name -> (height, width).
+        cache: "ram" or "disk" keeps decoded colour pictures, at that size, for later epochs.
+        cache_bytes: what they may take, all cameras together; 4 GiB by default.
 
     Raises:
         DatasetError: the dataset is not found, is damaged, or does not have what was asked for.
@@ -74,6 +80,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         depth_output_unit: str = "mm",
         *,
         token: str | None = None,
+        tasks: Sequence[str] | None = None,
+        image_sizes: Mapping[str, tuple[int, int]] | None = None,
+        cache: str | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         if video_backend not in (None, "pyav", "torchcodec", "video_reader"):
             raise DatasetError(f"video_backend={video_backend!r} is not known; use 'pyav'.")
@@ -84,6 +94,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.delta_timestamps = delta_timestamps
         self.tolerance_s = tolerance_s
         self.return_uint8, self.depth_output_unit = return_uint8, depth_output_unit
+        self.image_sizes, self.cache, self.cache_bytes = image_sizes, cache, cache_bytes
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
         self.writer: EpisodeWriter | None = None
@@ -91,8 +102,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
             self._reader: FrameReader | None = None
             self.meta.use_depth_unit(depth_output_unit)
             self.episodes = None if episodes is None else chosen_episodes(self.meta, episodes)
+            if tasks is not None:
+                self.episodes = episodes_with_tasks(self.meta, self.episodes, tasks)
             try:
-                need = self._needed_files(with_videos=download_videos)
+                need = needed_files(self.meta, self.episodes, with_videos=download_videos)
                 self.meta.location.need(
                     need, force=force_cache_sync and self.meta.location.revision is not None
                 )
@@ -196,6 +209,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if unknown:
             raise DatasetError(f"resume() does not know {', '.join(sorted(unknown))}.")
         meta = LeRobotDatasetMetadata(repo_id, root)
+        meta.check_writable()
         if meta.location.revision is not None and root is None:
             raise DatasetError(
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
@@ -211,7 +225,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             picture_threads=image_writer_threads,
         )
         self = cls._recording(meta, writer, tolerance_s)
-        meta.location.need(self._needed_files(with_videos=True))
+        meta.location.need(needed_files(meta, None, with_videos=True))
         return self
 
     @classmethod
@@ -222,6 +236,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.repo_id, self.revision, self.meta, self.writer = meta.repo_id, meta.revision, meta, writer
         self.episodes, self.image_transforms, self.delta_timestamps = None, None, None
         self.tolerance_s, self.return_uint8, self.depth_output_unit = tolerance_s, False, "mm"
+        self.image_sizes, self.cache, self.cache_bytes = None, None, None
         self._reader = None
         return self
 
@@ -245,8 +260,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Frames in the chosen episodes."""
         if self.episodes is None:
             return self.meta.total_frames
-        lengths = self.meta.episodes.columns["length"]
-        return sum(lengths[episode] for episode in self.episodes)
+        return int(np.asarray(self.meta.episodes.column("length"))[self.episodes].sum())
 
     @property
     def num_episodes(self) -> int:
@@ -254,11 +268,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return self.meta.total_episodes if self.episodes is None else len(self.episodes)
 
     @property
-    def absolute_to_relative_idx(self) -> dict[int, int] | None:
+    def absolute_to_relative_idx(self) -> Mapping[int, int] | None:
         """Frame number in the whole dataset -> item number here; None when all episodes are loaded."""
         if self.episodes is None:
             return None
-        return {int(frame): item for item, frame in enumerate(self.reader.columns.absolute)}
+        columns = self.reader.columns
+        return ItemNumbers(columns.starts, columns.lengths)
 
     @property
     def reader(self) -> FrameReader:
@@ -272,7 +287,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 "This dataset is being recorded. Call finalize() before reading frames from it."
             )
         if self._reader is None:
-            chosen = self.episodes if self.episodes is not None else list(range(self.meta.total_episodes))
             deltas = frame_deltas(
                 self.delta_timestamps or {},
                 fps=self.fps,
@@ -281,12 +295,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
             self._reader = FrameReader(
                 self.meta,
-                chosen,
+                episode_numbers(self.meta, self.episodes),
                 deltas=deltas,
                 tolerance_s=self.tolerance_s,
                 image_transforms=self.image_transforms,
                 return_uint8=self.return_uint8,
                 depth_output_unit=self.depth_output_unit,
+                image_sizes=self.image_sizes,
+                cache=self.cache,
+                cache_bytes=self.cache_bytes,
             )
         return self._reader
 
@@ -303,7 +320,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if not len(indices):
             return []
         batch = self.reader.batch(indices)
-        return [Item({name: values[i] for name, values in batch.items()}) for i in range(len(indices))]
+        columns = [values.unbind() if isinstance(values, Tensor) else values for values in batch.values()]
+        return [Item(zip(batch, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(len(self)))
@@ -409,19 +427,51 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         return self.writer
 
-    def _needed_files(self, *, with_videos: bool) -> list[Path]:
-        chosen = self.episodes if self.episodes is not None else range(self.meta.total_episodes)
-        names = [self.meta.get_data_file_path(episode) for episode in chosen]
-        if with_videos:
-            names += [self.meta.get_video_file_path(e, key) for key in self.meta.video_keys for e in chosen]
-        return names
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} "
             "frames, "
             f"{self.fps} fps)"
         )
+
+
+def episode_numbers(meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None) -> np.ndarray:
+    """The chosen episodes (E,), or all, ascending."""
+    return np.arange(meta.total_episodes) if episodes is None else np.array(episodes)
+
+
+def needed_files(
+    meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None, *, with_videos: bool
+) -> list[Path]:
+    """The files, relative to the root, that hold these episodes, or all of them."""
+    chosen = episode_numbers(meta, episodes)
+    names, _ = meta.files_of(chosen)
+    for key in meta.video_keys if with_videos else []:
+        names += meta.files_of(chosen, video_key=key)[0]
+    return names
+
+
+def episodes_with_tasks(
+    meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None, tasks: Sequence[str]
+) -> list[int]:
+    """Of these episodes, or all, the ones in which one of these texts is a task.
+
+    Raises:
+        DatasetError: a text is no task of the dataset, or no episode is left.
+    """
+    texts = [tasks] if isinstance(tasks, str) else list(tasks)
+    wanted = {meta.tasks.name(meta.tasks.index(text)) for text in texts}
+    listed, chosen = (
+        meta.episodes.column("tasks"),
+        range(meta.total_episodes) if episodes is None else episodes,
+    )
+    found = [int(e) for e in chosen if wanted.intersection(listed[int(e)] or ())]
+    if not found:
+        raise DatasetError(
+            f"tasks={texts}: none of the {len(chosen)} chosen episodes of {meta.repo_id!r} has one "
+            "of these tasks."
+        )
+    return found
 
 
 def chosen_episodes(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int]:

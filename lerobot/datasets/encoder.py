@@ -1,4 +1,4 @@
-"""Frames into mp4 files: one encoder thread per camera while recording, and joining of finished files.
+"""Frames into mp4 files: one encoder thread per camera while recording.
 
     add(frame) -> queue -> [thread: convert, encode, mux] -> part file -> finish() -> renamed by the writer
 
@@ -11,8 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,9 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import disk
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.join import Segment as Segment
+from lerobot.datasets.join import join_videos as join_videos
+from lerobot.datasets.join import stream_kind as stream_kind
 
 CANONICAL = {"libdav1d": "av1", "libaom-av1": "av1", "libsvtav1": "av1", "libx264": "h264", "libx265": "hevc"}
 
@@ -215,75 +217,6 @@ def _video_frame(frame: np.ndarray, *, is_depth: bool) -> av.VideoFrame:
     if is_depth:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray12le")
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """Frames of an mp4 file, by number: `length` of them from `start` on."""
-
-    path: Path
-    start: int
-    length: int
-
-
-def join_videos(segments: Sequence[Segment], out: Path, *, fps: int | float) -> None:
-    """Copy packets of several mp4 files into one, end to end, without decoding; frame k gets pts k / fps.
-
-    Raises:
-        DatasetError: a segment does not begin with a key frame, or has fewer frames than it should.
-    """
-    rate = Fraction(fps).limit_denominator(100_000)
-    with av.open(str(out), "w", format="mp4", options={"movflags": "faststart"}) as target:
-        stream, at, last = None, 0, -(2**62)
-        for segment in segments:
-            with av.open(str(segment.path)) as source:
-                template = source.streams.video[0]
-                if stream is None:
-                    stream = target.add_stream_from_template(template, opaque=True)  # no encoder needed
-                    stream.time_base = template.time_base
-                offset = round((at - segment.start) / rate / template.time_base)
-                for packet in _segment_packets(source, segment, rate=rate):
-                    packet.pts += offset
-                    packet.dts = last = max(last + 1, packet.dts + offset)  # decoding order must only rise
-                    packet.stream = stream
-                    target.mux(packet)
-            at += segment.length
-
-
-def stream_kind(path: Path) -> tuple[Any, ...]:
-    """What two files must share to be joined: codec, size, pixel format and the codec's header."""
-    with av.open(str(path)) as container:
-        context = container.streams.video[0].codec_context
-        return context.name, context.width, context.height, context.pix_fmt, context.extradata
-
-
-def _segment_packets(source: Any, segment: Segment, *, rate: Fraction) -> Iterator[Any]:
-    """The packets of a segment in the order they are stored."""
-    template = source.streams.video[0]
-    first, end = (
-        round(number / rate / template.time_base)
-        for number in (segment.start, segment.start + segment.length)
-    )
-    if first:
-        source.seek(first, stream=template, backward=True)
-    count = 0
-    for packet in source.demux(template):
-        if packet.pts is None or not first <= packet.pts < end:
-            if count == segment.length:
-                break
-            continue
-        if not count and not packet.is_keyframe:
-            raise DatasetError(
-                f"{segment.path}: frame {segment.start} begins an episode and is no key frame, so the "
-                "episode cannot "
-                "be cut out without encoding it again, which is not supported yet."
-            )
-        count += 1
-        yield packet
-    if count != segment.length:
-        raise DatasetError(
-            f"{segment.path} has {count} of the {segment.length} frames from {segment.start} on."
-        )
 
 
 def probe_info(path: Path, config: VideoEncoderConfig) -> dict[str, Any]:

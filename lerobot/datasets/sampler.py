@@ -86,9 +86,74 @@ class EpisodeAwareSampler:
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
             return self.frames
-        seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0])
-        generator = torch.Generator().manual_seed(seed)
-        return self.frames[torch.randperm(len(self.frames), generator=generator)]
+        return self.frames[shuffled(len(self.frames), self.seed, epoch)]
+
+
+class MixtureSampler:
+    """Frames of several datasets in chosen shares, each gone through without repetition, again and again.
+
+    An epoch has as many frames as the datasets together; of each, the share that its weight says. Dataset k's
+    frames come from its own endless run of shuffled passes, so that over several epochs each of its frames is
+    seen equally often, give or take one; then the epoch is shuffled as a whole.
+
+    Args:
+        frames: per dataset, the numbers (N,) of its frames in the mixture.
+        weights: share of each dataset; any scale.
+    """
+
+    def __init__(self, frames: Sequence[torch.Tensor], weights: Sequence[float], *, seed: int = 0) -> None:
+        self.frames, self.seed = list(frames), seed
+        self.total = sum(len(one) for one in frames)
+        self.counts = shares(weights, self.total)
+        self.epoch = 0
+        self.start_index = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        """The frames of the current epoch from `start_index` on; the next iterator gives the next epoch."""
+        order = self._order(self.epoch)
+        start, self.start_index = self.start_index, 0
+        self.epoch += 1
+        return iter(order[start:].tolist())
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next iterator begins."""
+        return {"epoch": self.epoch, "start_index": self.start_index}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where `state_dict` says."""
+        self.epoch, self.start_index = state["epoch"], state["start_index"]
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        parts = [self._part(k, epoch * count, count) for k, count in enumerate(self.counts)]
+        return torch.cat(parts)[shuffled(self.total, self.seed, epoch)]
+
+    def _part(self, k: int, start: int, count: int) -> torch.Tensor:
+        """Frames `start` to `start + count` of dataset k's endless run."""
+        frames, found = self.frames[k], []
+        while count:
+            epoch, at = divmod(start, len(frames))
+            some = frames[shuffled(len(frames), self.seed, epoch, k)][at : at + count]
+            found.append(some)
+            start, count = start + len(some), count - len(some)
+        return torch.cat(found) if found else frames[:0]
+
+
+def shares(weights: Sequence[float], total: int) -> list[int]:
+    """`total` cut into whole numbers in proportion to the weights (largest remainders get the rest)."""
+    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
+    counts = np.floor(exact).astype(int)
+    rest = np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]
+    counts[rest] += 1
+    return counts.tolist()
+
+
+def shuffled(count: int, *seeds: int) -> torch.Tensor:
+    """The numbers 0 to count - 1 (count,) in the order that these seeds stand for."""
+    seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def compute_sampler_state(

@@ -1,10 +1,12 @@
-"""Which dataset a command reads, and how: the `dataset.*` flags of training and evaluation."""
+"""Which datasets a command reads, and how: the `dataset.*` flags of training and evaluation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lerobot.core.config import extra
+
+CACHE_BYTES = 8 * 1024**3
 
 
 @dataclass(kw_only=True)
@@ -21,11 +23,15 @@ class ImageTransformsConfig:
 
 @dataclass(kw_only=True)
 class DatasetConfig:
-    """A dataset, the part of it that is used, and how its pictures are read."""
+    """A dataset or several, the part that is used, and how pictures are read."""
 
-    repo_id: str  # user/name on the Hub, or below the local home of datasets
+    repo_id: (
+        str | list[str]
+    )  # user/name on the Hub, or below the local home of datasets; [a, b] mixes several
     repo_type: str = "dataset"  # kind of Hub repository
-    root: Path | None = None  # folder that holds the dataset; null looks in the local home, then on the Hub
+    root: Path | list[Path] | None = (
+        None  # the dataset's folder, or one per dataset; null looks in the local home, then on the Hub
+    )
     episodes: list[int] | None = None  # only these episodes
     image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)
     revision: str | None = None  # branch, tag or commit on the Hub
@@ -36,6 +42,15 @@ class DatasetConfig:
     streaming: bool = False  # read while downloading instead of downloading first
     eval_split: float = 0.0  # share of each task's episodes held out for the validation loss
     download_videos: bool = extra(True)  # fetch videos too when the dataset comes from the Hub
+    tasks: list[str] | None = extra(None)  # only episodes with one of these task texts
+    eval_split_seed: int | None = extra(None)  # which episodes are held out; null takes each task's last ones
+    cache: Literal["ram", "disk"] | None = extra(None)  # keep decoded pictures after their first use
+    cache_bytes: int = extra(CACHE_BYTES)  # most bytes of decoded pictures that are kept
+    weights: list[float] | None = extra(None)  # share of each dataset in a mixture; null follows their sizes
+    stats: Literal["merged", "per_dataset"] = extra("merged")  # what a mixture's numbers are normalised with
+    feature_map: dict[str, dict[str, str | None]] = extra(
+        factory=dict
+    )  # dataset: {its feature: name in the mixture, or null to leave it out}
 
     def __post_init__(self) -> None:
         if not 0 <= self.eval_split < 1:
@@ -44,3 +59,39 @@ class DatasetConfig:
             )
         if self.depth_output_unit not in ("mm", "m"):
             raise ValueError(f"depth_output_unit={self.depth_output_unit!r}: expected 'mm' or 'm'.")
+        if self.cache_bytes < 1:
+            raise ValueError(f"cache_bytes={self.cache_bytes}: expected at least 1.")
+        self._check_mixture()
+
+    def _check_mixture(self) -> None:
+        names = self.names
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"repo_id={names}: expected one name or more, each once.")
+        if self.root is not None and len(self.roots) != len(names):
+            raise ValueError(f"root={self.roots}: expected one folder per dataset, {len(names)} of them.")
+        if self.weights is not None and (
+            len(self.weights) != len(names) or not all(weight > 0 for weight in self.weights)
+        ):
+            raise ValueError(f"weights={self.weights}: expected {len(names)} numbers greater than 0.")
+        if len(names) > 1 and self.episodes is not None:
+            raise ValueError("episodes chooses from one dataset; with several, choose by tasks.")
+        strangers = [name for name in self.feature_map if name not in names]
+        if strangers:
+            raise ValueError(f"feature_map names {strangers[0]!r}; the datasets are {', '.join(names)}.")
+
+    @property
+    def names(self) -> list[str]:
+        """The datasets' names, in order; one of them is the common case."""
+        return [self.repo_id] if isinstance(self.repo_id, str) else list(self.repo_id)
+
+    @property
+    def roots(self) -> list[Path | None]:
+        """Each dataset's folder, where it was given."""
+        if isinstance(self.root, list):
+            return list(self.root)
+        return [self.root] if self.root is not None else [None] * len(self.names)
+
+    @property
+    def label(self) -> str:
+        """The names in one text."""
+        return " + ".join(self.names)

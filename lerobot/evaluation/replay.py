@@ -72,7 +72,7 @@ def replay(
             shown.update(min(start + batch_size, len(dataset)))
     squared, absolute, counts = tally.sums()
     return ReplayResult(
-        repo_id=cfg.repo_id,
+        repo_id=cfg.label,
         num_episodes_there=dataset.meta.total_episodes,
         joint_names=joint_names(dataset.features[keys.ACTION]),
         episodes=episodes,
@@ -94,13 +94,16 @@ def opened(
     """The dataset with the frames and actions that the policy's chunks need, and its features' new names."""
     if cfg.streaming:
         raise ConfigError("--dataset.streaming=true cannot be replayed yet; leave it out.")
-    meta = LeRobotDatasetMetadata(cfg.repo_id, root=cfg.root, revision=cfg.revision)
+    if len(cfg.names) > 1:
+        raise ConfigError(f"--dataset.repo_id={cfg.names}: one dataset is replayed at a time; give one name.")
+    name, root = cfg.names[0], cfg.roots[0]
+    meta = LeRobotDatasetMetadata(name, root=root, revision=cfg.revision)
     if keys.ACTION not in meta.features:
         raise DatasetError(
-            f"Dataset {cfg.repo_id!r} has no {keys.ACTION!r}, so there is nothing to compare with. "
+            f"Dataset {name!r} has no {keys.ACTION!r}, so there is nothing to compare with. "
             f"It has: {', '.join(meta.features)}."
         )
-    source = f"dataset {cfg.repo_id}"
+    source = f"dataset {name}"
     names = new_names(meta.features, rename_map, source=source)
     check_fit(config, rename(policy_features(meta.features), names), processors[0], source=source)
     deltas = resolve_delta_timestamps(config, meta, rename_map) or {}
@@ -108,8 +111,8 @@ def opened(
     deltas[keys.ACTION] = [index / meta.fps for index in ahead]
     episodes = cfg.episodes if cfg.episodes is not None else list(range(meta.total_episodes))
     dataset = LeRobotDataset(
-        cfg.repo_id,
-        root=cfg.root,
+        name,
+        root=root,
         episodes=episodes[:n_episodes],
         delta_timestamps=deltas,
         revision=cfg.revision,

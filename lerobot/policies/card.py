@@ -43,14 +43,15 @@ action = policy.select_action(observation)  # raw observation in, action in the 
 def model_card(config: PreTrainedConfig, repo_id: str, *, folder: Path | None = None) -> str:
     """README.md of the policy; facts of its training come from `train_config.json` in `folder`."""
     training = read_training(folder) if folder else {}
-    repo = (training.get("dataset") or {}).get("repo_id")
+    repo = (training.get("dataset") or {}).get("repo_id")  # a name, or the names of a mixture
+    names = [repo] if isinstance(repo, str) else repo or []
     header = {
         "license": config.license or DEFAULT_LICENSE,
         "library_name": "lerobot",
         "pipeline_tag": "robotics",
         "model_name": config.type,
         "tags": list(dict.fromkeys(["robotics", "lerobot", config.type, *(config.tags or [])])),
-        **({"datasets": repo} if repo else {}),
+        **({"datasets": repo} if names else {}),
         **({"base_model": BASE_MODELS[config.type]} if config.type in BASE_MODELS else {}),
     }
     features = {**config.input_features, **config.output_features}
@@ -63,7 +64,7 @@ def model_card(config: PreTrainedConfig, repo_id: str, *, folder: Path | None = 
         type=config.type,
         repo_id=repo_id,
         features="\n".join(rows),
-        training="\n## Training\n\n" + "\n".join([*([f"- dataset: {repo}"] if repo else []), *lines]) + "\n"
+        training="\n## Training\n\n" + "\n".join([*(f"- dataset: {name}" for name in names), *lines]) + "\n"
         if training
         else "",
     )

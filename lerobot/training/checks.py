@@ -12,7 +12,6 @@ from lerobot.core import hub, keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
 from lerobot.core.optional import require
 from lerobot.core.types import FeatureType, policy_features
-from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.training.config import TrainConfig
 
 
@@ -54,19 +53,19 @@ def make_output_dir(folder: Path) -> None:
         raise ConfigError(f"--output_dir={folder} cannot be made: {error.strerror}. Give another.") from error
 
 
-def check_flags(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> None:
+def check_flags(cfg: TrainConfig, features: dict[str, dict]) -> None:
     """Check the flags that speak of the dataset's features against it.
 
     Raises:
         FeatureMismatchError: a flag contradicts the dataset.
     """
-    features = {cfg.rename_map.get(name, name): f for name, f in policy_features(meta.features).items()}
-    size = sum(f.shape[0] for f in features.values() if f.type is FeatureType.ACTION)
+    offered = {cfg.rename_map.get(name, name): f for name, f in policy_features(features).items()}
+    size = sum(f.shape[0] for f in offered.values() if f.type is FeatureType.ACTION)
     if cfg.action_dim is not None and cfg.action_dim != size:
         raise FeatureMismatchError(
             f"--policy.action_dim={cfg.action_dim}: the dataset's actions have size {size}."
         )
-    cameras = {name: f for name, f in features.items() if f.type is FeatureType.VISUAL}
+    cameras = {name: f for name, f in offered.items() if f.type is FeatureType.VISUAL}
     for name, shape in cfg.input_shapes.items():
         if name not in cameras or len(shape) != 3 or shape[0] != cameras[name].shape[0]:
             known = ", ".join(f"{n} {list(f.shape)}" for n, f in cameras.items())

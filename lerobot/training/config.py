@@ -71,7 +71,7 @@ class TrainConfig:
     persistent_workers: bool = (
         True  # accepted for old commands; loader threads always live as long as the run
     )
-    dataloader_multiprocessing_context: str | None = "spawn"  # kept in files; the loader uses threads
+    dataloader_multiprocessing_context: str | None = "spawn"  # kept in files; loader processes are spawned
     steps: int = 100_000  # optimizer steps
     eval_freq: int = stored_as("env_eval_freq", 20_000)  # steps between evaluations in env; 0 is never
     log_freq: int = 200  # steps between log lines
@@ -104,6 +104,7 @@ class TrainConfig:
         None
     )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
+    loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
     online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 

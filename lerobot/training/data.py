@@ -1,22 +1,26 @@
-"""Batches for training: sampled in a repeatable order, read ahead by threads, moved to the device as uint8.
+"""Batches for training: sampled in a repeatable order and read ahead by threads (or processes).
 
-    sampler -> index batches -> threads: dataset.batch(indices) -> in order -> to_device: floats only there
+    sampler -> index batches -> workers: dataset.batch(indices) -> in order -> transfer.py: to the device
 
-Threads, not processes: decoding releases Python's lock, and nothing is copied between address spaces. The
-order never depends on the number of threads, and the position after n batches follows from n alone.
+Threads by default: decoding releases Python's lock, nothing is copied between address spaces, and memory does
+not grow with their number. The order never depends on the workers, and how far it was followed is one
+`Position` that any number of processes continues from.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, Self
 
-import torch
-from torch import Tensor
+import torch.multiprocessing
 
-from lerobot.datasets.sampler import EpisodeAwareSampler, compute_sampler_state
+from lerobot.core.errors import TrainingError
 
 Batch = dict[str, Any]
+Workers = Literal["threads", "processes"]
 
 
 class BatchSource(Protocol):
@@ -26,45 +30,91 @@ class BatchSource(Protocol):
         """Collated items: tensors (B, ...), uint8 pictures (B, [T,] C, H, W), lists of str."""
 
 
+class Sampler(Protocol):
+    """An order of frames that can be entered anywhere; see `datasets/sampler.py`."""
+
+    seed: int
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Enter epoch `epoch` at frame `start_index`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far the order of frames was followed, whatever the number of processes and the batch size."""
+
+    seed: int
+    epoch: int = 0
+    offset: int = 0  # frames of this epoch that all processes together have taken
+    frames_per_epoch: int = 0  # by which a dataset that changed is noticed
+
+    def state(self) -> dict[str, int]:
+        """Plain numbers for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, int]) -> Self:
+        """The reverse of `state`."""
+        return cls(**state)
+
+
 class BatchLoader:
-    """Batches of this process for ever, beginning after `first_batch` of them.
+    """Batches of this process for ever, beginning at `start`.
 
     Args:
-        num_workers: reading threads; 0 reads when the batch is asked for.
-        prefetch: batches kept ready per thread.
+        num_workers: reading threads or processes; 0 reads when the batch is asked for.
+        workers: processes are for readers that hold Python's lock; each opens the dataset anew.
+        prefetch: batches kept ready per worker.
         rank, num_ranks: each batch of `batch_size * num_ranks` frames is cut into parts, one per process.
     """
 
     def __init__(
         self,
         dataset: BatchSource,
-        sampler: EpisodeAwareSampler,
+        sampler: Sampler,
         *,
         batch_size: int,
         num_workers: int = 0,
+        workers: Workers = "threads",
         prefetch: int = 4,
         rank: int = 0,
         num_ranks: int = 1,
-        first_batch: int = 0,
     ) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.num_workers, self.prefetch = batch_size, num_workers, prefetch
-        self.rank, self.num_ranks, self.first_batch = rank, num_ranks, first_batch
+        self.workers, self.rank, self.num_ranks = workers, rank, num_ranks
+        self.start = Position(seed=sampler.seed, frames_per_epoch=len(sampler))
 
     @property
     def frames_per_epoch(self) -> int:
         """Frames that one pass over the data visits."""
         return len(self.sampler)
 
+    def position(self, num_batches: int) -> Position:
+        """Where the order stands after so many batches of this loader."""
+        total, size = self.frames_per_epoch, self.batch_size * self.num_ranks
+        epoch, offset = self.start.epoch, self.start.offset
+        left_in_epoch = math.ceil((total - offset) / size)
+        if num_batches < left_in_epoch:
+            offset += num_batches * size
+        else:
+            epochs, rest = divmod(num_batches - left_in_epoch, math.ceil(total / size))
+            epoch, offset = epoch + 1 + epochs, rest * size
+        return Position(seed=self.start.seed, epoch=epoch, offset=offset, frames_per_epoch=total)
+
     def index_batches(self) -> Iterator[list[int]]:
         """Frame numbers of each batch of this process, for ever."""
-        state = compute_sampler_state(self.first_batch, len(self.sampler), self.batch_size, self.num_ranks)
-        self.sampler.load_state_dict(state)
-        size = self.batch_size * self.num_ranks
+        epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
-            epoch = list(self.sampler)
-            for start in range(0, len(epoch), size):
-                yield self._own_part(epoch[start : start + size])
+            self.sampler.load_state_dict({"epoch": epoch, "start_index": offset})
+            order = list(self.sampler)
+            for first in range(0, len(order), size):
+                yield self._own_part(order[first : first + size])
+            epoch, offset = epoch + 1, 0
 
     def _own_part(self, frames: list[int]) -> list[int]:
         if self.num_ranks == 1:
@@ -76,26 +126,41 @@ class BatchLoader:
         if self.num_workers == 0:
             yield from (self.dataset.batch(indices) for indices in self.index_batches())
             return
-        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="loader")
+        pool, read = self._pool()
         waiting: deque[Future[Batch]] = deque()
         try:
             for indices in self.index_batches():
-                waiting.append(pool.submit(self.dataset.batch, indices))
+                waiting.append(pool.submit(read, indices))
                 if len(waiting) > self.num_workers * self.prefetch:
                     yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "A loader process ended without a word; the system may have stopped it for its memory. "
+                "Lower --num_workers or --prefetch_factor, or use threads: --loader_workers=threads."
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _pool(self) -> tuple[Executor, Any]:
+        if self.workers == "threads":
+            return ThreadPoolExecutor(self.num_workers, thread_name_prefix="loader"), self.dataset.batch
+        # Spawned, not forked: a fork copies locks and decoders in whatever state the threads left them.
+        # torch's context hands tensors over in shared memory.
+        context = torch.multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(
+            self.num_workers, mp_context=context, initializer=_open, initargs=(self.dataset,)
+        )
+        return pool, _read
 
-def to_device(batch: Batch, device: torch.device, *, pin: bool = False) -> Batch:
-    """The batch on `device`; uint8 pictures become float32 in [0, 1] only there."""
-    moved: Batch = {}
-    for key, value in batch.items():
-        if isinstance(value, Tensor):
-            if pin and device.type == "cuda":
-                value = value.pin_memory()
-            value = value.to(device, non_blocking=True)
-            if value.dtype == torch.uint8:
-                value = value.float().div_(255)
-        moved[key] = value
-    return moved
+
+_source: BatchSource  # of a loader process
+
+
+def _open(dataset: BatchSource) -> None:
+    global _source
+    torch.set_num_threads(1)  # the processes are the parallelism
+    _source = dataset
+
+
+def _read(indices: list[int]) -> Batch:
+    return _source.batch(indices)

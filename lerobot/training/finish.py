@@ -40,8 +40,8 @@ def _where_to_evaluate(run: Run) -> str:
     if cfg.env is not None:
         changed = [f for f in flags_of(cfg.env, "env.") if f not in flags_of(type(cfg.env)(), "env.")]
         return shlex.join([f"--env.type={cfg.env.type}", *changed])
-    root = [f"--dataset.root={cfg.dataset.root}"] if cfg.dataset.root else []
-    return shlex.join([f"--dataset.repo_id={cfg.dataset.repo_id}", *root])
+    name, root = cfg.dataset.names[0], cfg.dataset.roots[0]
+    return shlex.join([f"--dataset.repo_id={name}", *([f"--dataset.root={root}"] if root else [])])
 
 
 def _publish(run: Run) -> None:

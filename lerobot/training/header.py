@@ -1,5 +1,6 @@
 """The lines before a run: what is trained on what, how much, and where it goes."""
 
+from lerobot.datasets.sampler import MixtureSampler
 from lerobot.training.console import readable_count
 from lerobot.training.run import Run
 
@@ -12,7 +13,8 @@ def header(run: Run) -> dict[str, str]:
     epochs = cfg.steps * effective / run.loader.frames_per_epoch
     episodes, frames = run.dataset.num_episodes, run.dataset.num_frames
     rows = {
-        "dataset": f"{cfg.dataset.repo_id}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
+        "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
+        **_mixture(run),
         "policy": f"{cfg.policy.type}, {readable_count(total)} parameters, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"
@@ -28,4 +30,19 @@ def header(run: Run) -> dict[str, str]:
     }
     if cfg.policy.push_to_hub:
         rows["publish"] = f"{cfg.policy.repo_id}, at the end"
+    return rows
+
+
+def _mixture(run: Run) -> dict[str, str]:
+    """How much of each dataset an epoch holds, and whose statistics are used."""
+    sampler, names = run.loader.sampler, run.cfg.dataset.names
+    if not isinstance(sampler, MixtureSampler):
+        return {}
+    shares = (
+        f"{name} {count / len(sampler):.0%} ({len(frames)} frames)"
+        for name, count, frames in zip(names, sampler.counts, sampler.frames, strict=True)
+    )
+    rows = {"mixture": ", ".join(shares)}
+    if run.other_processors:
+        rows["statistics"] = f"each dataset its own; the policy keeps those of {names[0]}"
     return rows

@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,11 @@ import torch
 from torch import nn
 
 from lerobot.core.errors import ConfigError
-from lerobot.datasets.dataset import LeRobotDataset
-from lerobot.datasets.delta import resolve_delta_timestamps
-from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.sampler import EpisodeAwareSampler
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
-from lerobot.policies.build import make_policy, make_pre_post_processors
+from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
-from lerobot.processor.images import ResizeImagesProcessorStep
 from lerobot.training.checks import (
     check_finite,
     check_flags,
@@ -39,17 +33,13 @@ from lerobot.training.checks import (
 )
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
-from lerobot.training.data import Batch, BatchLoader, to_device
+from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
-from lerobot.training.split import frames_of, split_episodes
+from lerobot.training.processors import build_processors, preprocess
+from lerobot.training.source import Dataset, open_source, read_metadata
 from lerobot.training.tracking import Sink, open_sinks
-
-# Mean and standard deviation of ImageNet's pixels in [0, 1], per colour.
-IMAGENET = {
-    "mean": np.array([0.485, 0.456, 0.406], np.float32)[:, None, None],  # (3, 1, 1)
-    "std": np.array([0.229, 0.224, 0.225], np.float32)[:, None, None],  # (3, 1, 1)
-}
+from lerobot.training.transfer import feed
 
 
 @dataclass(kw_only=True)
@@ -59,9 +49,10 @@ class Run:
     cfg: TrainConfig
     world: World
     output_dir: Path
-    dataset: LeRobotDataset
+    dataset: Dataset
     policy: PreTrainedPolicy
     processors: Pair
+    other_processors: list[Pair]  # of a mixture's further datasets, when each has its own statistics
     model: nn.Module  # the policy, wrapped when several processes train it
     optimizer: torch.optim.Optimizer
     scheduler: Any
@@ -71,6 +62,7 @@ class Run:
     console: TrainingConsole
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
+    first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=Meter)
     last_checkpoint: Path | None = None
     last_evaluation: Any = None
@@ -88,23 +80,27 @@ class Run:
 
     def batches(self) -> Iterator[list[Batch]]:
         """The micro-batches of each step still to take, on the device and preprocessed."""
-        preprocess, pin = self.processors[0], self.cfg.pin_memory
-        batches = iter(self.loader)
+        batches = feed(self.loader, self.world.device, pin=self.cfg.pin_memory)
         while not self.finished:
             group = []
             for _ in range(self.cfg.gradient_accumulation_steps):
                 asked_s = time.perf_counter()
                 batch = next(batches)
                 self.meter.add({"data_s": time.perf_counter() - asked_s})
-                group.append(self.prepare(batch, preprocess, pin=pin))
+                group.append(self.prepare(batch))
             yield group
 
-    def prepare(self, batch: Batch, preprocess: Any, *, pin: bool = False) -> Batch:
-        """A batch of the dataset as the policy reads it."""
+    def prepare(self, batch: Batch) -> Batch:
+        """A batch of the dataset, on the device already, as the policy reads it."""
         batch = {self.cfg.rename_map.get(key, key): value for key, value in batch.items()}
         if self.cfg.task is not None:
             batch["task"] = [self.cfg.task] * len(batch["index"])
-        return preprocess(to_device(batch, self.world.device, pin=pin))
+        return preprocess([self.processors, *self.other_processors], batch)
+
+    @property
+    def position(self) -> Position:
+        """How far the order of frames was followed."""
+        return self.loader.position((self.step - self.first_step) * self.cfg.gradient_accumulation_steps)
 
     def autocast(self) -> AbstractContextManager:
         """Half precision for the forward pass, where it was asked for and the device has it."""
@@ -144,9 +140,8 @@ class Run:
             self.console.row(row)
 
     def open(self) -> None:
-        """Begin at `step`: position the loader, open the places that metrics go to."""
-        self.loader.first_batch = self.step * self.cfg.gradient_accumulation_steps
-        self.console.first_step = self.step
+        """Begin at `step`: open the places that metrics go to."""
+        self.first_step = self.console.first_step = self.step
         if self.world.is_main:
             make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
@@ -169,35 +164,26 @@ def start(cfg: TrainConfig, world: World) -> Run:
         cfg.policy.push_to_hub = False  # other installations refuse a file with the one and not the other
     seed_everything(cfg.seed, rank=world.rank)
     choose_kernels(world.device, is_deterministic=cfg.cudnn_deterministic)
-    meta = LeRobotDatasetMetadata(cfg.dataset.repo_id, root=cfg.dataset.root, revision=cfg.dataset.revision)
-    check_flags(cfg, meta)
+    meta = read_metadata(cfg)
+    check_flags(cfg, meta.features)
     check_publishing(cfg)
     check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
-    dataset = open_dataset(cfg, meta)
-    processors = build_processors(cfg, meta)
+    source = open_source(cfg, meta)
+    processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    train_episodes, held_out_episodes = split_episodes(dataset, share=cfg.dataset.eval_split)
-    sampler = EpisodeAwareSampler(
-        dataset.meta.episodes["dataset_from_index"],
-        dataset.meta.episodes["dataset_to_index"],
-        episode_indices_to_use=train_episodes,
-        drop_n_last_frames=cfg.policy.drop_n_last_frames,
-        shuffle=True,
-        seed=cfg.seed or 0,
-        absolute_to_relative_idx=dataset.absolute_to_relative_idx,
-    )
     loader = BatchLoader(
-        dataset,
-        sampler,
+        source.dataset,
+        source.sampler,
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,
+        workers=cfg.loader_workers,
         prefetch=cfg.prefetch_factor,
         rank=world.rank,
         num_ranks=world.size,
     )
-    cfg = with_steps(cfg, frames_per_epoch=len(sampler), num_ranks=world.size)
+    cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
@@ -206,15 +192,16 @@ def start(cfg: TrainConfig, world: World) -> Run:
         cfg=cfg,
         world=world,
         output_dir=output_dir,
-        dataset=dataset,
+        dataset=source.dataset,
         policy=policy,
         processors=processors,
+        other_processors=others,
         model=world.wrap(policy),
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
         loader=loader,
-        held_out=frames_of(dataset, held_out_episodes),
+        held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
@@ -227,21 +214,6 @@ def seed_everything(seed: int | None, *, rank: int = 0) -> None:
     random.seed(seed + rank)
     np.random.seed((seed + rank) % 2**32)
     torch.manual_seed(seed + rank)
-
-
-def open_dataset(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> LeRobotDataset:
-    """The dataset with the frames each item of this policy needs."""
-    return LeRobotDataset(
-        cfg.dataset.repo_id,
-        root=cfg.dataset.root,
-        episodes=cfg.dataset.episodes,
-        revision=cfg.dataset.revision,
-        delta_timestamps=resolve_delta_timestamps(cfg.policy, meta, cfg.rename_map),
-        tolerance_s=cfg.tolerance_s,
-        download_videos=cfg.dataset.download_videos,
-        return_uint8=True,
-        depth_output_unit=cfg.dataset.depth_output_unit,
-    )
 
 
 def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.optim.Optimizer, float]:
@@ -258,25 +230,6 @@ def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.o
             f"Leave it out to get the preset of {policy.config.type}."
         )
     return optimizer, settings.grad_clip_norm
-
-
-def build_processors(cfg: TrainConfig, meta: LeRobotDatasetMetadata) -> Pair:
-    """Pre- and postprocessor: a resumed run's own, otherwise with this dataset's statistics."""
-    policy = cfg.policy
-    assert policy is not None
-    if cfg.resume:
-        return make_pre_post_processors(policy, policy.pretrained_path)
-    stats = deepcopy(meta.stats)
-    if cfg.dataset.use_imagenet_stats:
-        for name in set(meta.camera_keys) - set(meta.depth_keys):
-            stats[name] = {**stats.get(name, {}), **IMAGENET}
-    stats = {cfg.rename_map.get(name, name): value for name, value in stats.items()}
-    before, after = make_pre_post_processors(policy, policy.pretrained_path, dataset_stats=stats)
-    if cfg.input_shapes:
-        before.steps = [step for step in before.steps if not isinstance(step, ResizeImagesProcessorStep)]
-        sizes = {name: shape[1:] for name, shape in cfg.input_shapes.items()}
-        before.steps.insert(1, ResizeImagesProcessorStep(sizes))
-    return before, after
 
 
 def with_steps(cfg: TrainConfig, *, frames_per_epoch: int, num_ranks: int) -> TrainConfig:

@@ -1,13 +1,21 @@
 """A run's checkpoints: what is saved of it, and how a resumed run gets it back."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
+from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
 from lerobot.training import checkpoint
+from lerobot.training.checkpoint import Progress
 from lerobot.training.checks import check_weights
+from lerobot.training.data import Position
+from lerobot.training.processors import save_per_dataset
 from lerobot.training.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(run: Run) -> None:
@@ -33,7 +41,9 @@ def save_checkpoint(run: Run) -> None:
             optimizer=run.optimizer,
             scheduler=run.scheduler,
             rng=rng,
-            extra={"scaler": run.scaler.state_dict()} if run.scaler else None,
+            write_more=lambda folder: save_per_dataset(cfg, [run.processors, *run.other_processors], folder),
+            extra={"sampler": run.position.state()}
+            | ({"scaler": run.scaler.state_dict()} if run.scaler else {}),
         )
     run.world.wait()
 
@@ -56,3 +66,36 @@ def restore_state(run: Run) -> None:
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
     run.step, run.last_checkpoint = progress.step, folder
+    run.loader.start = position_of(run, progress)
+
+
+def position_of(run: Run, progress: Progress) -> Position:
+    """Where the order of frames goes on: also with another number of processes or another batch size.
+
+    Checkpoints of other releases hold the step alone, from which it follows if those two are as they were.
+    """
+    loader, saved = run.loader, progress.extra.get("sampler")
+    if saved is None:
+        state = compute_sampler_state(
+            progress.step * run.cfg.gradient_accumulation_steps,
+            loader.frames_per_epoch,
+            progress.batch_size or loader.batch_size,
+            progress.num_processes or loader.num_ranks,
+        )
+        return replace(loader.start, epoch=state["epoch"], offset=state["start_index"])
+    position = Position.from_state(saved)
+    if position.seed != loader.start.seed:
+        logger.warning(
+            "--seed=%s: the order of frames goes on with the run's first seed, %s.",
+            run.cfg.seed,
+            position.seed,
+        )
+        loader.sampler.seed = position.seed
+    if position.frames_per_epoch != loader.frames_per_epoch:
+        logger.warning(
+            "The data has %d frames per epoch and had %d when the run was saved; a new epoch begins.",
+            loader.frames_per_epoch,
+            position.frames_per_epoch,
+        )
+        return replace(position, epoch=position.epoch + 1, offset=0, frames_per_epoch=loader.frames_per_epoch)
+    return position

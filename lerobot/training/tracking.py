@@ -36,7 +36,11 @@ def open_sinks(cfg: TrainConfig, folder: Path, *, resume_step: int = 0) -> list[
         logger.info("No TensorBoard files: %s", error)
     if cfg.wandb.enable:
         assert cfg.policy is not None
-        tags = [f"policy:{cfg.policy.type}", f"dataset:{cfg.dataset.repo_id}", f"seed:{cfg.seed}"]
+        tags = [
+            f"policy:{cfg.policy.type}",
+            *(f"dataset:{name}" for name in cfg.dataset.names),
+            f"seed:{cfg.seed}",
+        ]
         board = WeightsAndBiases(
             folder,
             settings=cfg.wandb,

@@ -11,6 +11,7 @@ from lerobot.evaluation.rollout import evaluate, undisturbed_randomness
 from lerobot.training.checkpoint import step_name
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.run import Run
+from lerobot.training.transfer import to_device
 
 
 def validation_loss(run: Run) -> float:
@@ -24,7 +25,7 @@ def validation_loss(run: Run) -> float:
         run.policy.eval()
         for start in range(0, len(frames), size):
             part = frames[start : start + size]
-            batch = run.prepare(run.dataset.batch(part), run.processors[0])
+            batch = run.prepare(to_device(run.dataset.batch(part), run.world.device))
             with run.autocast():
                 loss, _ = run.policy(batch)
             meter.add({"sum": loss.float() * len(part)})

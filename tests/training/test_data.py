@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lerobot.datasets.sampler import EpisodeAwareSampler
-from lerobot.training.data import BatchLoader, to_device
+from lerobot.training.data import BatchLoader
+from lerobot.training.transfer import to_device
 
 
 class Numbers:
@@ -28,9 +29,11 @@ class Numbers:
         return {"index": torch.tensor(indices)}
 
 
-def loader(source, *, frames=23, **how):
+def loader(source, *, frames=23, start=None, **how):
     sampler = EpisodeAwareSampler([0], [frames], shuffle=True, seed=7)
-    return BatchLoader(source, sampler, batch_size=4, **how)
+    made = BatchLoader(source, sampler, **{"batch_size": 4, **how})
+    made.start = start or made.start
+    return made
 
 
 def first(loader, count):
@@ -55,9 +58,38 @@ def test_an_epoch_visits_every_frame_once_and_epochs_differ():
 
 @pytest.mark.parametrize("position", [0, 1, 5, 6, 17])
 def test_a_loader_started_later_continues_the_same_order(position):
-    assert (
-        first(loader(Numbers(), first_batch=position), 4) == first(loader(Numbers()), position + 4)[position:]
-    )
+    start = loader(Numbers()).position(position)
+    assert first(loader(Numbers(), start=start), 4) == first(loader(Numbers()), position + 4)[position:]
+
+
+def shared(count, *, num_ranks, **how):
+    """The frames of `count` steps of several processes, in any order within a step."""
+    parts = [first(loader(Numbers(), rank=r, num_ranks=num_ranks, **how), count) for r in range(num_ranks)]
+    return [sorted(sum(step, [])) for step in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 8])  # after 5, the epoch ends with the first step of three
+def test_another_number_of_processes_continues_the_same_permutation(steps):
+    """After some steps of two processes three go on, with smaller batches, in the order of one."""
+    whole = sum(first(loader(Numbers()), 12), [])
+    before = sum(shared(steps, num_ranks=2, batch_size=2), [])
+    position = loader(Numbers(), num_ranks=2, batch_size=2).position(steps)
+    after = shared(3, num_ranks=3, batch_size=1, start=position)
+    done = len(before)
+    assert (position.epoch, position.offset) == divmod(done, 23)
+    assert before[:4] == sorted(whole[:4])
+    for k, step in enumerate(after):
+        assert step == sorted(whole[done + 3 * k : done + 3 * k + 3])
+
+
+def test_positions_of_batches_follow_each_other():
+    one = loader(Numbers())
+    states = [one.position(n) for n in range(14)]
+    assert [(s.epoch, s.offset) for s in states[:8]] == [
+        (0, 0), (0, 4), (0, 8), (0, 12), (0, 16), (0, 20), (1, 0), (1, 4)
+    ]  # fmt: skip
+    later = loader(Numbers(), start=states[3])
+    assert [later.position(n) for n in range(11)] == states[3:]
 
 
 def test_processes_share_each_epoch():

@@ -16,6 +16,7 @@ from lerobot.distributed.world import World
 from lerobot.training.config import TrainConfig, complete, load_train_config
 from lerobot.training.loop import update
 from lerobot.training.run import start
+from lerobot.training.transfer import to_device
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAIN_RUN = GOLDEN / "train_run"
@@ -58,7 +59,7 @@ def test_the_same_batches(run, recorded_batches):
         frames = (got["observation.images.wrist"].int() - want["observation.images.wrist"].int()).abs()
         assert frames.max() <= 2 and frames.float().mean() <= 0.5
         assert torch.equal(got["action_is_pad"], want["action_is_pad"])
-        ready = run.prepare(got, run.processors[0])
+        ready = run.prepare(to_device(got, run.world.device))
         for name in ("action", "observation.state"):
             torch.testing.assert_close(ready[name], want[name], rtol=1e-4, atol=1e-5)
 

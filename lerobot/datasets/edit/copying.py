@@ -1,37 +1,49 @@
 """Chosen episodes into a new dataset: rows renumbered, videos cut and joined without encoding.
 
-    [(dataset, episode), ...] -> data files, videos, used tasks -> meta/episodes (last) -> info, stats
+    picks [(dataset, episode), ...] -> data files -> videos -> tasks, meta/episodes, info, stats -> verified
 
-The new dataset counts as empty until its episode table is written, so an interrupted copy is no dataset.
+Everything is written into a hidden folder, which takes the new dataset's name when it was read back whole.
+Letters: k number of an episode in the new dataset.
 """
 
-from collections.abc import Iterator
+import copy
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lerobot.core import files, hub, keys
+from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError
-from lerobot.datasets import compact, tables
+from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
-from lerobot.datasets.encoder import Segment, join_videos, stream_kind
-from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.schema import frame_schema
+from lerobot.datasets.edit import extras, videos
+from lerobot.datasets.edit.change import Change, Tell, silent
+from lerobot.datasets.edit.encoding import encode_segment, stored_encoder
+from lerobot.datasets.edit.episodes import CarriedColumns, Pick, stats_of, with_stats, write_block
+from lerobot.datasets.edit.rows import RowReader, RowWriter, output_schema, stored_schema
+from lerobot.datasets.edit.target import Target, staged
+from lerobot.datasets.edit.verify import verify
+from lerobot.datasets.encoder import probe_info
+from lerobot.datasets.join import Segment
+from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
+from lerobot.datasets.schema import data_features
 from lerobot.datasets.stats import Stats, aggregate_stats
+from lerobot.datasets.tables import TaskTable
 
-Pick = tuple[LeRobotDatasetMetadata, int]  # a dataset and an episode of it
-ROWS_PER_TABLE = 5000
+logger = logging.getLogger(__name__)
 
-
-def output_folder(repo_id: str, output_dir: str | Path | None) -> Path:
-    """Where an edit writes: the folder given, or the local home of the new name."""
-    return Path(output_dir) if output_dir is not None else hub.lerobot_home() / repo_id
+WORK = ".work"  # inside the hidden folder: files that are needed until the dataset is complete
 
 
-def check_episodes(meta: LeRobotDatasetMetadata, episodes: list[int]) -> list[int]:
+def check_episodes(meta: LeRobotDatasetMetadata, episodes: Iterable[int]) -> list[int]:
     """The episodes without repetitions, ascending.
 
     Raises:
@@ -41,176 +53,292 @@ def check_episodes(meta: LeRobotDatasetMetadata, episodes: list[int]) -> list[in
     wrong = [episode for episode in chosen if not 0 <= episode < meta.total_episodes]
     if wrong or not chosen:
         raise DatasetError(
-            f"Episodes {list(episodes)}: {f'{wrong[0]} does not exist' if wrong else 'none chosen'}; "
+            f"Episodes {chosen}: {f'{wrong[0]} does not exist' if wrong else 'none chosen'}; "
             f"{meta.repo_id!r} has {meta.total_episodes} (0 to {meta.total_episodes - 1})."
         )
     return chosen
 
 
-def copy_episodes(
-    picks: list[Pick], *, repo_id: str, root: Path, features: dict[str, dict], stats: Stats | None = None
-) -> LeRobotDataset:
-    """A new dataset of the picked episodes in the order given, with these features.
-
-    Statistics are carried over as they were recorded, those of index columns too. `stats` are the new
-    dataset's; by default they are put together from the episodes'.
+def all_episodes(meta: LeRobotDatasetMetadata) -> list[Pick]:
+    """Every episode of a dataset.
 
     Raises:
-        DatasetError: the folder exists, or the sources are damaged.
+        DatasetError: it has none.
     """
-    first = picks[0][0]
-    meta = LeRobotDatasetMetadata.create(
-        repo_id,
-        first.info["fps"],
-        features,
-        first.robot_type,
-        root,
-        chunks_size=first.chunks_size,
-        data_files_size_in_mb=first.data_files_size_in_mb,
-        video_files_size_in_mb=first.video_files_size_in_mb,
-    )
-    rows = _start_rows(picks)
-    _copy_data(meta, picks, rows)
-    for key in meta.video_keys:
-        _copy_videos(meta, picks, rows, key)
-    episode_stats = [_kept(source.episodes.stats(episode), meta) for source, episode in picks]
-    for row, one in zip(rows, episode_stats, strict=True):
-        row |= tables.flatten_stats(one)
-    _write_table(meta, rows)
-    meta.stats = _kept(stats, meta) if stats is not None else aggregate_stats(episode_stats)
-    meta.set_totals()
-    meta.save_info()
-    meta.save_stats()
-    return LeRobotDataset(repo_id, root=root)
+    if not meta.total_episodes:
+        raise DatasetError(f"{meta.repo_id!r} has no episodes, so there is nothing to edit.")
+    return [(meta, episode) for episode in range(meta.total_episodes)]
 
 
-def _kept(stats: Stats, meta: LeRobotDatasetMetadata) -> Stats:
-    return {name: one for name, one in stats.items() if name in meta.features}
+def dataset_stats(blocks: Iterable[list[Stats]]) -> Stats:
+    """Statistics of a whole dataset, from those of its episodes as they come, some thousand at a time."""
+    merged: Stats = {}
+    for block in blocks:
+        merged = aggregate_stats([merged, *block] if merged else block)
+    return merged
 
 
-def _start_rows(picks: list[Pick]) -> list[dict[str, Any]]:
-    """The new numbers of the picked episodes."""
-    rows, start = [], 0
-    for number, (source, episode) in enumerate(picks):
-        length = source.episodes.columns["length"][episode]
-        rows.append({"episode_index": number, "tasks": [], "length": length})
-        rows[-1] |= {"data/chunk_index": 0, "data/file_index": 0}
-        rows[-1] |= {"dataset_from_index": start, "dataset_to_index": start + length}
-        start += length
-    return rows
+@dataclass(kw_only=True)
+class Copy:
+    """One new dataset made of episodes of others; `lines` says what `run` will do.
 
+    Raises:
+        DatasetError: the folder exists, the sources are damaged, or a video cannot be cut.
+    """
 
-def _copy_data(meta: LeRobotDatasetMetadata, picks: list[Pick], rows: list[dict[str, Any]]) -> None:
-    """Data files, one row group per episode, up to the size limit; `tasks` of the rows and of the dataset."""
-    schema, place, limit = frame_schema(meta.features), (0, 0), meta.data_files_size_in_mb * compact.MIB
-    tables_read = _episode_tables(picks)
-    k = 0
-    while k < len(picks):
-        path = meta.root / meta.data_file(*place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(path, schema) as writer:
-            while True:
-                table = next(tables_read)
-                tasks = _task_names(picks[k][0], table)
-                meta.tasks = meta.tasks.with_tasks(tasks)
-                rows[k] |= {"tasks": list(dict.fromkeys(tasks))}
-                rows[k] |= {"data/chunk_index": place[0], "data/file_index": place[1]}
-                before = path.stat().st_size
-                writer.write_table(_renumbered(table, rows[k], meta, tasks).select(schema.names).cast(schema))
-                size, k = path.stat().st_size, k + 1
-                if k == len(picks) or 2 * size - before >= limit:  # the next is expected to be as large
-                    break
-        files.sync_file(path)
-        place = compact.advance(place, meta.chunks_size)
-    meta.tasks.save(meta.root)
+    target: Target
+    picks: list[Pick]
+    features: dict[str, dict]
+    renamed: dict[str, str] = field(default_factory=dict)  # old feature name -> new
+    change: Change = field(default_factory=Change)
+    stats: Stats | None = None  # of the new dataset; what is not here is put together from the episodes'
+    info: dict[str, Any] = field(default_factory=dict)  # keys of info.json that are other than the first's
+    joins_data: bool = True  # rows of different source files may share a file
+    joins_videos: bool = True  # so may videos
+    scatters: bool = False  # fill new files to the limit, wherever their episodes were
+    may_encode: bool = False  # episodes whose videos cannot be cut out are encoded again
+    encoders: dict[str, VideoEncoderConfig] = field(default_factory=dict)  # cameras to be encoded anew
+    num_workers: int = 0  # threads that encode
+    encoder_threads: int | None = None
 
+    def __post_init__(self) -> None:
+        self.target.check()
+        self.features = copy.deepcopy(self.features)
+        self.rows: list[dict[str, Any]] = []  # what meta/episodes says anew
+        self.tasks: dict[str, int] = {}
+        self.done = 0
 
-def _episode_tables(picks: list[Pick]) -> Iterator[pa.Table]:
-    """Rows of each picked episode; a source file is read once for neighbours that share it."""
-    last: tuple[Path, pa.Table] | None = None
-    for source, episode in picks:
-        path = source.root / source.get_data_file_path(episode)
-        if last is None or last[0] != path:
-            last = (path, tables.read_parquet(path))
-        row, table = source.episodes[episode], last[1]
-        index = table.column(keys.INDEX).to_numpy()
-        table = table.filter((index >= row["dataset_from_index"]) & (index < row["dataset_to_index"]))
-        if len(table) != row["length"]:
-            raise DatasetError(f"{path} has {len(table)} of the {row['length']} frames of episode {episode}.")
-        yield table
+    # --- the plan
 
+    @property
+    def first(self) -> LeRobotDatasetMetadata:
+        """The dataset whose settings the new one inherits."""
+        return self.picks[0][0]
 
-def _task_names(source: LeRobotDatasetMetadata, table: pa.Table) -> list[str]:
-    return [source.tasks.name(index) for index in table.column(keys.TASK_INDEX).to_pylist()]
+    @property
+    def video_keys(self) -> list[str]:
+        """Cameras of the new dataset that are videos."""
+        return [name for name, feature in self.features.items() if feature["dtype"] == "video"]
 
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Frames of each episode."""
+        columns = {id(meta): meta.episodes["length"] for meta, _ in self.picks}
+        return [int(columns[id(meta)][episode]) for meta, episode in self.picks]
 
-def _renumbered(
-    table: pa.Table, row: dict[str, Any], meta: LeRobotDatasetMetadata, tasks: list[str]
-) -> pa.Table:
-    """The episode's rows under their new numbers."""
-    length = row["length"]
-    columns = {
-        keys.EPISODE_INDEX: np.full(length, row["episode_index"]),
-        keys.INDEX: np.arange(row["dataset_from_index"], row["dataset_to_index"]),
-        keys.TASK_INDEX: np.array([meta.tasks.index(task) for task in tasks]),
-    }
-    for name, values in columns.items():
-        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64()))
-    return table
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of the new data files."""
+        paths = dict.fromkeys(m.root / m.get_data_file_path(e) for m, e in self.picks)
+        stored = [stored_schema(path) for path in paths]
+        kept = data_features(self.features)
+        declared = {name for meta, _ in self.picks[:1] for name in meta.features}
+        schema = output_schema(self.features, stored, self.renamed, gone=declared - set(kept))
+        lost = {name for one in stored for name in one.names} - declared - set(schema.names)
+        if lost:
+            logger.warning("Columns that not every data file has stay behind: %s.", ", ".join(sorted(lost)))
+        return schema
 
+    @cached_property
+    def pieces(self) -> dict[str, list[videos.Piece]]:
+        """What is taken out of the source videos, by camera."""
+        old = {new: name for name, new in self.renamed.items()}
+        found = {}
+        for key in self.video_keys:
+            if key in self.change.makes_videos:
+                continue
+            segments = videos.source_segments(self.picks, old.get(key, key))
+            if key in self.encoders:
+                found[key] = videos.encoded_pieces(segments)
+            else:
+                found[key] = videos.cut_pieces(segments, single=self.scatters)
+        if not self.may_encode:
+            videos.refuse_encoding({k: v for k, v in found.items() if k not in self.encoders}, self.picks)
+        return found
 
-def _copy_videos(
-    meta: LeRobotDatasetMetadata, picks: list[Pick], rows: list[dict[str, Any]], key: str
-) -> None:
-    """One camera's videos, joined up to the size limit; sizes are shares of the source files' sizes."""
-    place, total = (0, 0), 0.0
-    segments: list[Segment] = []
-    limit = meta.video_files_size_in_mb * compact.MIB
-    frames = _frames_by_file([source for source, _ in picks], key)
-    kinds = {path: stream_kind(path) for path in frames}
-    at = 0
-    for row, (source, episode) in zip(rows, picks, strict=True):
-        path = source.root / source.get_video_file_path(episode, key)
-        start = round(source.episodes.columns[f"videos/{key}/from_timestamp"][episode] * source.fps)
-        segment = Segment(path=path, start=start, length=row["length"])
-        size = path.stat().st_size * segment.length / frames[path]
-        if segments and (total + size >= limit or kinds[path] != kinds[segments[-1].path]):
-            _write_video(meta, key, place, segments)
-            place, segments, total, at = compact.advance(place, meta.chunks_size), [], 0.0, 0
-        segments.append(segment)
-        total += size
-        row |= {f"videos/{key}/chunk_index": place[0], f"videos/{key}/file_index": place[1]}
-        row |= {f"videos/{key}/from_timestamp": at / meta.fps}
-        row |= {f"videos/{key}/to_timestamp": (at + segment.length) / meta.fps}
-        at += segment.length
-    _write_video(meta, key, place, segments)
+    def group(self, pieces: list[videos.Piece]) -> list[videos.NewFile]:
+        """Pieces as the files they will be."""
+        limit = self.setting("video_files_size_in_mb")
+        return videos.group_pieces(pieces, limit_mb=limit, joins=self.joins_videos, scatters=self.scatters)
 
+    def setting(self, name: str) -> Any:
+        """A size limit of the new dataset."""
+        return self.info.get(name, getattr(self.first, name))
 
-def _frames_by_file(sources: list[LeRobotDatasetMetadata], key: str) -> dict[Path, int]:
-    """How many frames each source file of a camera holds."""
-    frames: dict[Path, int] = {}
-    for source in {id(one): one for one in sources}.values():
-        for episode, length in enumerate(source.episodes.columns["length"]):
-            path = source.root / source.get_video_file_path(episode, key)
-            frames[path] = frames.get(path, 0) + length
-    return frames
+    @property
+    def total(self) -> int:
+        """Frames of all series: what progress is counted in. Everything is planned when it is known."""
+        _ = self.schema
+        encoded = sum(one.segment.length for some in self.pieces.values() for one in some if one.encodes)
+        return sum(self.lengths) * (1 + len(self.video_keys)) + encoded
 
+    def lines(self) -> list[str]:
+        """What `run` will read, write, encode and leave out."""
+        from lerobot.datasets.edit.describe import describe  # it reads this class
 
-def _write_video(
-    meta: LeRobotDatasetMetadata, key: str, place: compact.Position, segments: list[Segment]
-) -> None:
-    path = meta.root / meta.video_file(key, *place)
-    files.write_atomically(path, lambda part: join_videos(segments, part, fps=meta.fps))
+        return describe(self)
 
+    # --- the work
 
-def _write_table(meta: LeRobotDatasetMetadata, rows: list[dict[str, Any]]) -> None:
-    """meta/episodes, in files of a few thousand rows."""
-    place = (0, 0)
-    for start in range(0, len(rows), ROWS_PER_TABLE):
-        some = rows[start : start + ROWS_PER_TABLE]
-        path = meta.root / tables.EPISODES_PATH.format(chunk_index=place[0], file_index=place[1])
-        for k, row in enumerate(some):
-            row |= {"meta/episodes/chunk_index": place[0], "meta/episodes/file_index": place[1]}
-            meta.episodes.append(row, (path, k))
-        tables.write_episode_rows(path, some)
-        place = compact.advance(place, meta.chunks_size)
+    def run(self, tell: Tell = silent) -> LeRobotDataset:
+        """Make the new dataset; `tell` hears how many of `total` frames are done."""
+        total, self.done = self.total, 0
+
+        def advance(frames: int) -> None:
+            self.done += frames
+            tell(self.done, total)
+
+        with staged(self.target) as folder:
+            work = folder / WORK
+            work.mkdir()
+            try:
+                self.change.start(work)
+                self._write_rows(folder, advance)
+                for key in self.video_keys:
+                    self._write_videos(folder, key, advance)
+            finally:
+                self.change.stop()
+            shutil.rmtree(work)
+            self._write_meta(folder)
+            for line in extras.carry(folder, self.picks, self.rows):
+                logger.warning("%s", line)
+            verify(self.target.repo_id, folder)
+        return LeRobotDataset(self.target.repo_id, root=self.target.root)
+
+    def _write_rows(self, folder: Path, advance: Any) -> None:
+        reader, start = RowReader(), 0
+        writer = RowWriter(
+            folder,
+            schema=self.schema,
+            limit_mb=self.setting("data_files_size_in_mb"),
+            chunks_size=self.first.chunks_size,
+            joins=self.joins_data,
+        )
+        self.new_stats: list[Stats] = []
+        for k, (source, episode) in enumerate(self.picks):
+            table = self.change.rows(k, self._rename_columns(reader.episode(source, episode)))
+            row: dict[str, Any] = {"episode_index": k, "tasks": [], "length": len(table)}
+            row |= {"data/chunk_index": 0, "data/file_index": 0}
+            row |= {"dataset_from_index": start, "dataset_to_index": start + len(table)}
+            table = self._numbered(k, table, row)
+            place = writer.write(table, source.root / source.get_data_file_path(episode))
+            row |= {"data/chunk_index": place[0], "data/file_index": place[1]}
+            self.new_stats.append(self.change.stats(k, table))
+            self.rows.append(row)
+            start += len(table)
+            advance(len(table))
+        writer.close()
+
+    def _rename_columns(self, table: pa.Table) -> pa.Table:
+        return table.rename_columns([self.renamed.get(name, name) for name in table.column_names])
+
+    def _numbered(self, k: int, table: pa.Table, row: dict[str, Any]) -> pa.Table:
+        """The episode's rows under their new numbers; tasks get numbers in the order they appear."""
+        source = self.picks[k][0]
+        old, first, where = np.unique(
+            table.column(keys.TASK_INDEX).to_numpy(), return_index=True, return_inverse=True
+        )
+        names = [self.change.task(k, source.tasks.name(int(index))) for index in old]
+        for name in (names[i] for i in np.argsort(first)):
+            self.tasks.setdefault(name, len(self.tasks))
+            row["tasks"] = list(dict.fromkeys([*row["tasks"], name]))
+        columns = {
+            keys.EPISODE_INDEX: np.full(len(table), k),
+            keys.INDEX: np.arange(row["dataset_from_index"], row["dataset_to_index"]),
+            keys.TASK_INDEX: np.array([self.tasks[name] for name in names])[where.reshape(-1)],
+        }
+        for name, values in columns.items():
+            table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64()))
+        return table
+
+    def _write_videos(self, folder: Path, key: str, advance: Any) -> None:
+        if key in self.change.makes_videos:
+            pieces = videos.cut_pieces(self.change.segments(key), single=True)
+        else:
+            pieces = self._encode(folder / WORK, key, advance)
+        made = self.group(pieces)
+        videos.write_videos(
+            folder,
+            key,
+            made,
+            rows=self.rows,
+            fps=self.first.fps,
+            chunks_size=self.first.chunks_size,
+            copy=self._copy_file,
+            tell=advance,
+        )
+        if key in self.encoders:
+            path = folder / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=0)
+            info = self.features[key].get("info") or {}
+            self.features[key]["info"] = info | probe_info(path, self.encoders[key])
+
+    def _encode(self, work: Path, key: str, advance: Any) -> list[videos.Piece]:
+        """The pieces of a camera, those that must be encoded as files of their own."""
+        pieces = [copy.copy(piece) for piece in self.pieces[key]]
+        jobs = [piece for piece in pieces if piece.encodes]
+        if not jobs:
+            return pieces
+        config = self.encoders.get(key) or stored_encoder(self.features[key], key)
+
+        def encode(piece: videos.Piece) -> int:
+            out = work / f"{key}-{piece.episodes[0]}.mp4"
+            encode_segment(
+                piece.segment, out, fps=self.first.fps, config=config, threads=self.encoder_threads
+            )
+            piece.segment = Segment(path=out, start=0, length=piece.segment.length)
+            piece.size, piece.encodes = float(out.stat().st_size), False
+            return piece.segment.length
+
+        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:
+            for length in pool.map(encode, jobs):
+                advance(length)
+        return pieces
+
+    def _copy_file(self, source: Path, out: Path) -> None:
+        """A file as it is; an in-place edit shares it with the backup, which saves the space."""
+        if self.target.replaces and source.is_relative_to(self.target.root):
+            try:
+                os.link(source, out)
+                return
+            except OSError:
+                logger.debug("%s cannot be linked and is copied.", source)
+        shutil.copyfile(source, out)
+
+    def _write_meta(self, folder: Path) -> None:
+        """Tasks, table of episodes, statistics; then info.json, which makes the folder a dataset."""
+        carried = CarriedColumns(self.picks, features=self.features, renamed=self.renamed)
+        at, all_stats, given = 0, [], self.stats or {}
+        needed = not given or any(self.new_stats)
+        for number, block in enumerate(carried.blocks()):
+            rows = self.rows[at : at + len(block)]
+            if any(self.new_stats[at : at + len(block)]):
+                block = with_stats(block, self.new_stats[at : at + len(block)])
+            write_block(folder, number, block, rows=rows, chunks_size=self.first.chunks_size)
+            if needed:
+                all_stats.append(dataset_stats([stats_of(block)]))
+            at += len(block)
+        TaskTable(list(self.tasks)).save(folder)
+        stats = dataset_stats([all_stats]) | given
+        plain = {
+            name: {stat: np.asarray(value).tolist() for stat, value in one.items()}
+            for name, one in stats.items()
+            if name in self.features
+        }
+        files.write_json(folder / keys.STATS_FILE, plain)
+        files.write_json(folder / keys.INFO_FILE, self._info())
+
+    def _info(self) -> dict[str, Any]:
+        """The first source's info.json, unknown keys included, with what is new."""
+        shaped = {name: {**one, "shape": list(one["shape"])} for name, one in self.features.items()}
+        return {
+            **self.first.info,
+            "codebase_version": CODEBASE_VERSION,
+            "features": shaped,
+            "total_episodes": len(self.rows),
+            "total_frames": sum(row["length"] for row in self.rows),
+            "total_tasks": len(self.tasks),
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if self.video_keys else None,
+            "splits": {"train": f"0:{len(self.rows)}"},
+            **self.info,
+        }

@@ -1,12 +1,15 @@
 """Several datasets made into one."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lerobot.core.errors import DatasetError, FeatureMismatchError
 from lerobot.datasets.dataset import LeRobotDataset
-from lerobot.datasets.edit.copying import copy_episodes, output_folder
+from lerobot.datasets.edit.copying import Copy, all_episodes
+from lerobot.datasets.edit.target import Target, new_target
+from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.stats import aggregate_stats
 
 COMPARED = ("dtype", "shape", "names")
@@ -14,56 +17,81 @@ MEANING = ("is_depth_map", "depth_unit", "video.depth_min", "video.depth_max", "
 
 
 def merge_datasets(
-    datasets: list[LeRobotDataset], output_repo_id: str, output_dir: str | Path | None = None
+    datasets: Sequence[LeRobotDataset],
+    output_repo_id: str,
+    output_dir: str | Path | None = None,
+    concatenate_videos: bool = True,
+    concatenate_data: bool = True,
+    *,
+    reencode: bool = False,
 ) -> LeRobotDataset:
     """A new dataset with the episodes of all, one dataset after the other; tasks are united by their text.
 
+    Args:
+        concatenate_videos: put videos of several files into one, up to the size limit.
+        concatenate_data: the same for rows.
+        reencode: encode episodes again that another writer did not begin and end at key frames.
+
     Raises:
-        DatasetError: fewer than one dataset is given, or fps or robot differ.
-        FeatureMismatchError: features differ in name, dtype, shape or names.
+        DatasetError: no dataset is given, fps or robot differ, or the output folder exists.
+        FeatureMismatchError: features differ in name, dtype, shape or names; all differences are listed.
     """
-    if not datasets:
+    return plan_merge(
+        [dataset.meta for dataset in datasets],
+        target=new_target(output_repo_id, output_dir),
+        joins_videos=concatenate_videos,
+        joins_data=concatenate_data,
+        may_encode=reencode,
+    ).run()
+
+
+def plan_merge(metas: Sequence[LeRobotDatasetMetadata], *, target: Target, **options: Any) -> Copy:
+    """The copy that puts the episodes of all one after the other."""
+    if not metas:
         raise DatasetError("There is no dataset to merge; give at least one.")
-    first = datasets[0]
-    for other in datasets[1:]:
+    if len({meta.root.resolve() for meta in metas}) < len(metas):
+        raise DatasetError(f"A dataset is given twice among {', '.join(meta.repo_id for meta in metas)}.")
+    for other in metas[1:]:
         for name in ("fps", "robot_type"):
-            a, b = getattr(first.meta, name), getattr(other.meta, name)
+            a, b = getattr(metas[0], name), getattr(other, name)
             if a != b:
                 raise DatasetError(
-                    f"{first.repo_id!r} has {name}={a!r} and {other.repo_id!r} has {name}={b!r}."
+                    f"{metas[0].repo_id!r} has {name}={a!r} and {other.repo_id!r} has {name}={b!r}; "
+                    "only datasets that agree are merged."
                 )
-        _check_features(first, other)
-    picks = [(one.meta, episode) for one in datasets for episode in range(one.meta.total_episodes)]
-    return copy_episodes(
-        picks,
-        repo_id=output_repo_id,
-        root=output_folder(output_repo_id, output_dir),
-        features=_merged_features([one.meta.features for one in datasets]),
-        stats=aggregate_stats([one.meta.stats for one in datasets]),
+    differences = [line for other in metas[1:] for line in _differences(metas[0], other)]
+    if differences:
+        raise FeatureMismatchError(
+            "The datasets cannot be merged:\n  "
+            + "\n  ".join(differences)
+            + "\nRemove or rename features first "
+            "(--operation.type=remove_feature, rename_feature)."
+        )
+    return Copy(
+        target=target,
+        picks=[pick for meta in metas if meta.total_episodes for pick in all_episodes(meta)],
+        features=_merged_features([meta.features for meta in metas]),
+        stats=aggregate_stats([meta.stats for meta in metas]),
+        **options,
     )
 
 
-def _check_features(first: LeRobotDataset, other: LeRobotDataset) -> None:
-    ours, theirs = first.meta.features, other.meta.features
-    alone = sorted(set(ours) ^ set(theirs))
-    if alone:
-        owner = first.repo_id if alone[0] in ours else other.repo_id
-        raise FeatureMismatchError(f"Only {owner!r} has the feature {alone[0]!r}. Remove it before merging.")
-    for name in ours:
-        for part in COMPARED:
-            a, b = ours[name].get(part), theirs[name].get(part)
-            if a != b:
-                raise FeatureMismatchError(
-                    f"Feature {name!r}: {part} is {a} in {first.repo_id!r} and {b} in {other.repo_id!r}."
-                )
+def _differences(first: LeRobotDatasetMetadata, other: LeRobotDatasetMetadata) -> list[str]:
+    """A line for every feature that two datasets do not share."""
+    ours, theirs = first.features, other.features
+    lines = [f"Only {first.repo_id!r} has the feature {name!r}." for name in ours if name not in theirs]
+    lines += [f"Only {other.repo_id!r} has the feature {name!r}." for name in theirs if name not in ours]
+    for name in (name for name in ours if name in theirs):
+        pairs = {part: (ours[name].get(part), theirs[name].get(part)) for part in COMPARED}
         ours_info, theirs_info = ours[name].get("info") or {}, theirs[name].get("info") or {}
-        for key in MEANING:  # what stored pixels mean; one file table can only say it once
-            if ours_info.get(key) != theirs_info.get(key):
-                raise FeatureMismatchError(
-                    f"Camera {name!r}: {key} is {ours_info.get(key)} in {first.repo_id!r} and "
-                    f"{theirs_info.get(key)} in {other.repo_id!r}, so their distances cannot share one "
-                    "dataset."
-                )
+        # What stored pixels mean: one feature can only say it once.
+        pairs |= {part: (ours_info.get(part), theirs_info.get(part)) for part in MEANING}
+        lines += [
+            f"Feature {name!r}: {part} is {a} in {first.repo_id!r} and {b} in {other.repo_id!r}."
+            for part, (a, b) in pairs.items()
+            if a != b and not (part == "is_depth_map" and bool(a) == bool(b))
+        ]
+    return lines
 
 
 def _merged_features(tables: list[dict[str, dict]]) -> dict[str, dict]:

@@ -1,35 +1,56 @@
 """A dataset cut into several."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from lerobot.core import hub
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.dataset import LeRobotDataset
-from lerobot.datasets.edit.copying import check_episodes, copy_episodes, output_folder
+from lerobot.datasets.edit.copying import Copy, check_episodes
+from lerobot.datasets.edit.target import Target
+from lerobot.datasets.metadata import LeRobotDatasetMetadata
+
+Splits = Mapping[str, float | list[int]]
 
 
 def split_dataset(
-    dataset: LeRobotDataset, splits: dict[str, float | list[int]], output_dir: str | Path | None = None
+    dataset: LeRobotDataset, splits: Splits, output_dir: str | Path | None = None, *, reencode: bool = False
 ) -> dict[str, LeRobotDataset]:
-    """New datasets `<repo_id>_<name>`, one per split; `dataset` stays as it is.
+    """New datasets `<repo_id>_<name>`, one per split, in `<output_dir>/<name>`; `dataset` stays as it is.
 
     Args:
         splits: name -> episode numbers, or the share of the episodes (0..1), taken in order.
+        reencode: encode episodes again that another writer did not begin and end at key frames.
 
     Raises:
         DatasetError: a share is not in 0..1, they exceed 1 together, an episode is in two splits or does not
-            exist.
+            exist, or a folder exists.
     """
-    made = {}
-    for name, episodes in _episodes(dataset, splits).items():
-        repo_id = f"{dataset.repo_id}_{name}"
-        root = output_folder(repo_id, None if output_dir is None else Path(output_dir) / name)
-        picks = [(dataset.meta, episode) for episode in episodes]
-        made[name] = copy_episodes(picks, repo_id=repo_id, root=root, features=dataset.meta.features)
-    return made
+    copies = plan_split(dataset.meta, splits, output_dir, may_encode=reencode)
+    return {name: one.run() for name, one in copies.items()}
 
 
-def _episodes(dataset: LeRobotDataset, splits: dict[str, float | list[int]]) -> dict[str, list[int]]:
-    total = dataset.meta.total_episodes
+def plan_split(
+    meta: LeRobotDatasetMetadata, splits: Splits, output_dir: str | Path | None = None, **options: Any
+) -> dict[str, Copy]:
+    """One copy per split."""
+    copies = {}
+    for name, episodes in _episodes(meta, splits).items():
+        repo_id = f"{meta.repo_id}_{name}"
+        root = hub.lerobot_home() / repo_id if output_dir is None else Path(output_dir).expanduser() / name
+        picks = [(meta, episode) for episode in episodes]
+        target = Target(repo_id=repo_id, root=root)
+        copies[name] = Copy(target=target, picks=picks, features=meta.features, **options)
+    return copies
+
+
+def _episodes(meta: LeRobotDatasetMetadata, splits: Splits) -> dict[str, list[int]]:
+    total = meta.total_episodes
+    bad = [name for name in splits if not name or "/" in name or name.startswith(".")]
+    if bad:
+        raise DatasetError(f"splits={splits}: {bad[0]!r} cannot be the name of a dataset.")
     shares = {name: share for name, share in splits.items() if isinstance(share, (int, float))}
     if shares and len(shares) < len(splits):
         raise DatasetError(f"splits={splits}: give either shares or episode numbers, not both.")
@@ -46,12 +67,12 @@ def _episodes(dataset: LeRobotDataset, splits: dict[str, float | list[int]]) -> 
             raise DatasetError(f"splits={splits}: {empty[0]!r} gets none of the {total} episodes.")
         return found
     listed = {
-        name: check_episodes(dataset.meta, episodes)
+        name: check_episodes(meta, episodes)
         for name, episodes in splits.items()
         if not isinstance(episodes, (int, float))
     }
     flat = [episode for episodes in listed.values() for episode in episodes]
-    twice = sorted({episode for episode in flat if flat.count(episode) > 1})
+    twice = [episode for episode, times in Counter(flat).items() if times > 1]
     if twice or not flat:
         raise DatasetError(
             f"splits={splits}: {f'episode {twice[0]} is in two splits' if twice else 'empty'}."

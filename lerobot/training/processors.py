@@ -1,0 +1,107 @@
+"""The pipelines of a run: one pair with the data's statistics, or one pair per dataset of a mixture.
+
+batch -> rows of each dataset -> that dataset's preprocessor -> rows in their old order
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lerobot.core import keys
+from lerobot.datasets.mixture import DATASET_INDEX, MixtureMetadata
+from lerobot.policies.build import make_pre_post_processors
+from lerobot.processor.defaults import Pair
+from lerobot.processor.images import ResizeImagesProcessorStep
+from lerobot.training.config import TrainConfig
+from lerobot.training.data import Batch
+from lerobot.training.source import Metadata
+
+PER_DATASET_FOLDER = "per_dataset"  # beside the main pipelines in a checkpoint; one folder per dataset
+
+# Mean and standard deviation of ImageNet's pixels in [0, 1], per colour.
+IMAGENET = {
+    "mean": np.array([0.485, 0.456, 0.406], np.float32)[:, None, None],  # (3, 1, 1)
+    "std": np.array([0.229, 0.224, 0.225], np.float32)[:, None, None],  # (3, 1, 1)
+}
+
+
+def build_processors(cfg: TrainConfig, meta: Metadata) -> list[Pair]:
+    """Pre- and postprocessors: one pair for all data, or with `--dataset.stats=per_dataset` one per dataset.
+
+    The first pair is the policy's own, which evaluation uses and a checkpoint holds under the usual names. A
+    resumed run gets what its checkpoint holds, others this data's statistics.
+    """
+    if not (cfg.dataset.stats == "per_dataset" and isinstance(meta, MixtureMetadata)):
+        return [_pair(cfg, meta, meta.stats, folder=None)]
+    folders: list[Path | None] = [None, *(folder_name(name) for name in cfg.dataset.names[1:])]
+    return [_pair(cfg, meta, meta.stats_of(k), folder=folder) for k, folder in enumerate(folders)]
+
+
+def _pair(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any], *, folder: Path | None) -> Pair:
+    policy = cfg.policy
+    assert policy is not None
+    if cfg.resume:
+        stored = Path(str(policy.pretrained_path)) / folder if folder else policy.pretrained_path
+        return make_pre_post_processors(policy, stored)
+    stats = dict(deepcopy(stats))
+    if cfg.dataset.use_imagenet_stats:
+        for name in set(meta.camera_keys) - set(meta.depth_keys):
+            stats[name] = {**stats.get(name, {}), **IMAGENET}
+    stats = {cfg.rename_map.get(name, name): value for name, value in stats.items()}
+    before, after = make_pre_post_processors(policy, policy.pretrained_path, dataset_stats=stats)
+    if cfg.input_shapes:
+        before.steps = [step for step in before.steps if not isinstance(step, ResizeImagesProcessorStep)]
+        sizes = {name: shape[1:] for name, shape in cfg.input_shapes.items()}
+        before.steps.insert(1, ResizeImagesProcessorStep(sizes))
+    return before, after
+
+
+def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:
+    """The batch as the policy reads it, each row through the preprocessor of its dataset."""
+    if len(pairs) == 1:
+        return pairs[0][0](batch)
+    owner = batch[DATASET_INDEX]  # (B,)
+    done, places = [], []
+    for k, (before, _) in enumerate(pairs):
+        rows = (owner == k).nonzero().squeeze(1)
+        if len(rows):
+            done.append(before({name: _rows(value, rows, len(owner)) for name, value in batch.items()}))
+            places.append(rows)
+    order = torch.cat(places).argsort()
+    merged = {name: _joined([one[name] for one in done], order) for name in done[0]}
+    return type(done[0])(merged)
+
+
+def _rows(value: Any, rows: Tensor, size: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows]
+    return [value[i] for i in rows.tolist()] if isinstance(value, list) and len(value) == size else value
+
+
+def _joined(values: list[Any], order: Tensor) -> Any:
+    if isinstance(values[0], Tensor):
+        return torch.cat(values)[order]
+    if isinstance(values[0], list):
+        flat = [one for part in values for one in part]
+        return [flat[i] for i in order.tolist()]
+    return values[0]
+
+
+def save_per_dataset(cfg: TrainConfig, pairs: Sequence[Pair], checkpoint: Path) -> None:
+    """Write the pipelines of the datasets after the first, if they have any, into a checkpoint's folder."""
+    for name, pair in zip(cfg.dataset.names[1:], pairs[1:], strict=False):
+        folder = checkpoint / keys.PRETRAINED_FOLDER / folder_name(name)
+        assert cfg.policy is not None
+        cfg.policy.save_pretrained(folder)  # so that the folder is found as one of this policy
+        for pipeline in pair:
+            pipeline.save_pretrained(folder)
+
+
+def folder_name(dataset: str) -> Path:
+    """Where a dataset's pipelines are, inside `pretrained_model`."""
+    return Path(PER_DATASET_FOLDER) / dataset.replace("/", "__")

@@ -1,0 +1,122 @@
+"""What a run reads: one dataset or a mixture, opened with the frames its policy needs, in which order.
+
+DatasetConfig -> metadata (before the policy is built) -> datasets -> sampler over the episodes to train on
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lerobot.datasets.dataset import LeRobotDataset
+from lerobot.datasets.delta import resolve_delta_timestamps
+from lerobot.datasets.metadata import LeRobotDatasetMetadata
+from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
+from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
+from lerobot.training.config import TrainConfig
+from lerobot.training.split import frames_of, split_episodes
+
+Metadata = LeRobotDatasetMetadata | MixtureMetadata
+Dataset = LeRobotDataset | DatasetMixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The frames to train on, in order, and those held out."""
+
+    dataset: Dataset
+    sampler: EpisodeAwareSampler | MixtureSampler
+    held_out: list[int]  # items of the dataset
+
+
+def read_metadata(cfg: TrainConfig) -> Metadata:
+    """What the run's data says about itself.
+
+    Raises:
+        DatasetError: a dataset is not found or damaged.
+        FeatureMismatchError: the datasets of a mixture do not fit each other.
+    """
+    data = cfg.dataset
+    found = [
+        LeRobotDatasetMetadata(name, root=root, revision=data.revision)
+        for name, root in zip(data.names, data.roots, strict=True)
+    ]
+    if len(found) == 1 and not data.feature_map:
+        return found[0]
+    names = [data.feature_map.get(name, {}) for name in data.names]
+    return MixtureMetadata(parts=found, names=names, sizes=picture_sizes(cfg))
+
+
+def open_source(cfg: TrainConfig, meta: Metadata) -> Source:
+    """The datasets with the frames each item of the policy needs, and the order they are trained in.
+
+    Raises:
+        DatasetError: files are missing or damaged, or no frame is left.
+        ConfigError: every episode would be held out.
+    """
+    assert cfg.policy is not None
+    deltas = resolve_delta_timestamps(cfg.policy, meta, cfg.rename_map) or {}
+    if isinstance(meta, LeRobotDatasetMetadata):
+        part = open_dataset(cfg, meta, {name: name for name in meta.features}, deltas)
+        sampler, held_out = _order(cfg, part)
+        return Source(dataset=part, sampler=sampler, held_out=held_out)
+    parts = [open_dataset(cfg, one, kept, deltas) for one, kept in zip(meta.parts, meta.kept, strict=True)]
+    mixture = DatasetMixture(meta, parts)
+    orders = [_order(cfg, part) for part in parts]
+    frames = [order.frames + int(start) for (order, _), start in zip(orders, mixture.starts, strict=True)]
+    weights = cfg.dataset.weights or [len(one) for one in frames]
+    held_out = [
+        int(start) + item for (_, items), start in zip(orders, mixture.starts, strict=True) for item in items
+    ]
+    return Source(
+        dataset=mixture, sampler=MixtureSampler(frames, weights, seed=cfg.seed or 0), held_out=held_out
+    )
+
+
+def open_dataset(
+    cfg: TrainConfig,
+    meta: LeRobotDatasetMetadata,
+    kept: Mapping[str, str],
+    deltas: Mapping[str, list[float]],
+) -> LeRobotDataset:
+    """One dataset; `kept` maps its features to the names that `deltas` speaks of."""
+    data = cfg.dataset
+    return LeRobotDataset(
+        meta.repo_id,
+        root=data.roots[data.names.index(meta.repo_id)],
+        episodes=data.episodes,
+        revision=data.revision,
+        delta_timestamps={own: deltas[common] for own, common in kept.items() if common in deltas} or None,
+        tolerance_s=cfg.tolerance_s,
+        download_videos=data.download_videos,
+        return_uint8=True,
+        depth_output_unit=data.depth_output_unit,
+    )
+
+
+def picture_sizes(cfg: TrainConfig) -> dict[str, tuple[int, int]]:
+    """Cameras, by the data's names, whose pictures are brought to (H, W) as they are read.
+
+    That is done where it saves something or must be: in a cache, or so that the pictures of several datasets
+    fit in one batch. Elsewhere the preprocessor does it on the device.
+    """
+    if cfg.dataset.cache is None and len(cfg.dataset.names) == 1:
+        return {}
+    old = {new: name for name, new in cfg.rename_map.items()}
+    return {old.get(name, name): (shape[1], shape[2]) for name, shape in cfg.input_shapes.items()}
+
+
+def _order(cfg: TrainConfig, dataset: LeRobotDataset) -> tuple[EpisodeAwareSampler, list[int]]:
+    """The training frames of one dataset, shuffled anew in every epoch, and its held-out items."""
+    assert cfg.policy is not None
+    episodes, held_out = split_episodes(
+        dataset, share=cfg.dataset.eval_split, seed=cfg.dataset.eval_split_seed
+    )
+    sampler = EpisodeAwareSampler(
+        dataset.meta.episodes["dataset_from_index"],
+        dataset.meta.episodes["dataset_to_index"],
+        episode_indices_to_use=episodes,
+        drop_n_last_frames=cfg.policy.drop_n_last_frames,
+        shuffle=True,
+        seed=cfg.seed or 0,
+        absolute_to_relative_idx=dataset.absolute_to_relative_idx,
+    )
+    return sampler, frames_of(dataset, held_out)
