@@ -1,10 +1,11 @@
-"""How fast datasets are read: items per second, CPU per item, memory, opening; beside LeRobot where it is installed.
+"""How fast datasets are read: items per second, CPU per item, memory, opening; beside LeRobot if installed.
 
     .venv/bin/python benchmarks/reading.py [--reference /path/to/python] [--seconds 10] [--small] [CASE ...]
 
-The data is made once, in the folder given by --data. Every case runs in a process of its own with one thread per
-library call, and the reference reads the same files in the same order: `default_collate` of its items against our
-`dataset.batch`, which is what training calls in each. CPU is that of the whole process.
+The data is made once, in the folder given by --data. Every case runs in a process of its own with one thread
+per library call, and the reference reads the same files in the same order: `default_collate` of its items
+against our `dataset.batch`, which is what training calls in each, pictures as uint8 in both. CPU is that of
+the whole process. The frame cache is compared with what the reference does for the same items: decoding them.
 """
 
 import argparse
@@ -213,9 +214,8 @@ def run(python: str, home: Path, *words: str) -> dict | None:
 
 
 def compare_cases(chosen: list[str], args: argparse.Namespace, home: Path) -> None:
-    print(
-        f"{'':<22} {'items/s':>10} {'CPU ms/item':>12} {'':>4} {'reference':>24} {'speed':>7} {'CPU':>7} {'wanted':>7}"
-    )
+    heads = f"{'':<22} {'items/s':>10} {'CPU ms/item':>12}"
+    print(heads + f" {'reference':>15} {'items/s':>8} {'CPU ms':>7} {'speed':>7} {'CPU':>7} {'wanted':>7}")
     for name in chosen:
         words = ["--measure", name, "--data", str(args.data), "--seconds", str(args.seconds)]
         ours = run(sys.executable, home / "ours", *words)

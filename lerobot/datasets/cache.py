@@ -131,7 +131,7 @@ class CacheFolder:
                 _seal(part, path, {"arrays": places, "about": about, "size": size, "sources": sources})
                 self._tidy(kind, path)
                 return open_entry(path)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._say_unwritable(error)
                 return Stored(arrays=arrays | more, about=about, path=None)
         finally:
@@ -153,13 +153,13 @@ class CacheFolder:
         self.prepare()
         return reserve(self.folder, size)
 
-    def _say_unwritable(self, error: OSError) -> None:
+    def _say_unwritable(self, error: Exception) -> None:
         warn_once(
             str(self.folder.parent),
             "%s cannot be written (%s); the columns of datasets stay in memory. Set HF_DATASETS_CACHE to a "
             "folder with room.",
             self.folder.parent,
-            error.strerror or error,
+            getattr(error, "strerror", None) or error,
         )
 
     def _tidy(self, kind: str, kept: Path) -> None:
@@ -290,10 +290,10 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def _checksum(data: np.ndarray) -> int:
     if len(data) <= BLOCK_BYTES * MAX_BLOCKS:
-        return zlib.crc32(data)
+        return zlib.crc32(data.data)
     total = 0
     for start in np.linspace(0, len(data) - BLOCK_BYTES, MAX_BLOCKS).astype(np.int64).tolist():
-        total = zlib.crc32(data[start : start + BLOCK_BYTES], total)
+        total = zlib.crc32(data[start : start + BLOCK_BYTES].data, total)
     return total
 
 

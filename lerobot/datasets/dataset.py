@@ -23,6 +23,7 @@ from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import MAX_ATTEMPTS, LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
+from lerobot.datasets.selection import choose_episodes, needed_files
 from lerobot.datasets.writer import EpisodeWriter
 
 __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
@@ -103,14 +104,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
         for attempt in range(MAX_ATTEMPTS):
             self._reader: FrameReader | None = None
             self.meta.use_depth_unit(depth_output_unit)
-            self.episodes = None if episodes is None else chosen_episodes(self.meta, episodes)
-            if tasks is not None:
-                self.episodes = episodes_with_tasks(self.meta, self.episodes, tasks)
+            self.episodes = choose_episodes(self.meta, episodes=episodes, tasks=tasks)
+            chosen, is_remote = (
+                episode_numbers(self.meta, self.episodes),
+                self.meta.location.revision is not None,
+            )
             try:
-                need = needed_files(self.meta, self.episodes, with_videos=download_videos)
-                self.meta.location.need(
-                    need, force=force_cache_sync and self.meta.location.revision is not None
-                )
+                need = needed_files(self.meta, chosen, with_videos=download_videos)
+                self.meta.location.need(need, force=force_cache_sync and is_remote)
                 _ = self.reader  # what is wrong with the files is said now
             except DatasetError:
                 if attempt == MAX_ATTEMPTS - 1 or not self.meta.has_changed():
@@ -227,7 +228,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             picture_threads=image_writer_threads,
         )
         self = cls._recording(meta, writer, tolerance_s)
-        meta.location.need(needed_files(meta, None, with_videos=True))
+        meta.location.need(needed_files(meta, episode_numbers(meta, None), with_videos=True))
         return self
 
     @classmethod
@@ -440,54 +441,3 @@ class LeRobotDataset(torch.utils.data.Dataset):
 def episode_numbers(meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None) -> np.ndarray:
     """The chosen episodes (E,), or all, ascending."""
     return np.arange(meta.total_episodes) if episodes is None else np.array(episodes)
-
-
-def needed_files(
-    meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None, *, with_videos: bool
-) -> list[Path]:
-    """The files, relative to the root, that hold these episodes, or all of them."""
-    chosen = episode_numbers(meta, episodes)
-    names, _ = meta.files_of(chosen)
-    for key in meta.video_keys if with_videos else []:
-        names += meta.files_of(chosen, video_key=key)[0]
-    return names
-
-
-def episodes_with_tasks(
-    meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None, tasks: Sequence[str]
-) -> list[int]:
-    """Of these episodes, or all, the ones in which one of these texts is a task.
-
-    Raises:
-        DatasetError: a text is no task of the dataset, or no episode is left.
-    """
-    texts = [tasks] if isinstance(tasks, str) else list(tasks)
-    wanted = {meta.tasks.name(meta.tasks.index(text)) for text in texts}
-    listed, chosen = (
-        meta.episodes.column("tasks"),
-        range(meta.total_episodes) if episodes is None else episodes,
-    )
-    found = [int(e) for e in chosen if wanted.intersection(listed[int(e)] or ())]
-    if not found:
-        raise DatasetError(
-            f"tasks={texts}: none of the {len(chosen)} chosen episodes of {meta.repo_id!r} has one "
-            "of these tasks."
-        )
-    return found
-
-
-def chosen_episodes(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int]:
-    """The episodes that were asked for, ascending, each once.
-
-    Raises:
-        DatasetError: one does not exist, or none was given.
-    """
-    chosen, total = sorted({int(episode) for episode in episodes}), meta.total_episodes
-    wrong = [episode for episode in chosen if not 0 <= episode < total]
-    if wrong or not chosen:
-        raise DatasetError(
-            f"episodes={list(episodes)}: "
-            f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
-            f"{meta.repo_id!r} has {total} episodes (0 to {total - 1})."
-        )
-    return chosen

@@ -136,7 +136,7 @@ class EpisodeTable:
     def __init__(
         self, columns: Mapping[str, Any], sources: Sources | Sequence[tuple[Path, int]] | None = None
     ) -> None:
-        self.columns: dict[str, Column] = {
+        self.columns: dict[str, Any] = {  # Columns
             name: values if isinstance(values, Column) else Column(values) for name, values in columns.items()
         }
         self.sources = sources if isinstance(sources, Sources) else Sources.of(sources or [])
@@ -185,7 +185,7 @@ class EpisodeTable:
 
     def _store(self, cache: CacheFolder, key: str, identities: list[Identity]) -> Stored:
         """Keep a table that was just read."""
-        arrays = {"files": self.sources._files, "rows": self.sources._rows}
+        arrays: dict[str, Any] = {"files": self.sources._files, "rows": self.sources._rows}
         arrays |= {f"column {n}": c._values for n, c in self.columns.items() if _is_array(c)}
         rest = pa.table({n: c._values for n, c in self.columns.items() if not _is_array(c)})
         sink = pa.BufferOutputStream()

@@ -74,11 +74,9 @@ class Footage:
             DatasetError: a file that was missing before still is, or is not as it should be.
         """
         camera, episode = self.cameras[key], self.episodes[frames.episode]
-        first = camera.first[episode]
-        if (first == UNKNOWN).any():
-            self._look_late(key, np.unique(episode[first == UNKNOWN]))
-            first = camera.first[episode]
-        return camera.file[episode], first + frames.offset
+        if not (camera.error_s[episode] <= self.tolerance_s).all():  # a file that was not there at opening
+            self._look_late(key, np.unique(episode))
+        return camera.file[episode], camera.first[episode] + frames.offset
 
     def timeline(self, key: str, file: int) -> tuple[Path, Timeline]:
         """A file of a camera, and the times of its frames."""
@@ -196,7 +194,8 @@ class Footage:
         camera = self.cameras[key]
         with self._lock:
             still = episodes[camera.first[episodes] == UNKNOWN]
-            self._read([camera.names[file] for file in np.unique(camera.file[still])])
+            if len(still):
+                self._read([camera.names[file] for file in np.unique(camera.file[still])])
         self._check(key, episodes)
 
     # --- what may be wrong

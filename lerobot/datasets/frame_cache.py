@@ -155,7 +155,7 @@ def _pixels_at(capacity: int) -> int:
 
 
 def _mark(picture: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(picture)) or 1
+    return zlib.crc32(np.ascontiguousarray(picture).data) or 1
 
 
 def _ensure(folder: CacheFolder, path: Path, size: int) -> None:

@@ -81,11 +81,13 @@ class WriterLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             if not _lock(descriptor, self.path) and not self._is_freed(descriptor):
-                said = _said(descriptor)
+                said, is_here = _said(descriptor), any(lock.path == self.path for lock in _HELD)
                 os.close(descriptor)
+                remedy = "Wait until it has finished, or stop it, or record into another folder"
+                if is_here:
+                    remedy = "That is this process: call finalize() of the dataset that is recorded"
                 raise DatasetError(
-                    f"{self.root} is being written by {said}. Wait until it has finished, or stop it, or "
-                    "record into another folder. Reading is possible meanwhile."
+                    f"{self.root} is being written by {said}. {remedy}. Reading is possible meanwhile."
                 )
             if _is_same(descriptor, self.path):
                 return descriptor

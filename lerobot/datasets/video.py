@@ -113,7 +113,9 @@ class VideoReader:
         """(H, W) each: green, blue, red."""
         planar = self._convert.reformat(frame, format="gbrp", **ONE_THREAD)
         return [
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+                : frame.height, : frame.width
+            ]
             for plane in planar.planes
         ]
 

@@ -29,10 +29,12 @@ from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.encoder import VideoEncoder, probe_info
 from lerobot.datasets.frames import FrameCheck
+from lerobot.datasets.ledger import EPISODES_PER_SAVE, Ledger, Summaries, stats_of
 from lerobot.datasets.lock import WriterLock
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import column_array, frame_schema, is_depth, is_numeric
-from lerobot.datasets.stats import Stats, aggregate_stats, get_feature_stats
+from lerobot.datasets.stats import Stats, aggregate_stats
+from lerobot.datasets.summary import Summary
 from lerobot.datasets.take import Prepare, Take
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class EpisodeWriter:
         self.check = FrameCheck(meta.features)
         self.is_finalized = False
         self._lock = lock or WriterLock(meta.root)
+        self.ledger = Ledger.open(meta)
         self._clock = CaptureClock()
         workers = picture_threads or min(4, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="picture")
@@ -163,6 +166,7 @@ class EpisodeWriter:
             try:
                 with disk.told(self.meta.root, "make room and call finalize() again"):
                     compact.compact(self.meta, first_new=self._first_new)
+                    self.ledger.save()
             finally:
                 self._table = None
                 self._find_positions()
@@ -177,7 +181,7 @@ class EpisodeWriter:
         if self.meta.is_behind or self._stats_are_behind():
             last = self.meta.episodes.stats(self.meta.total_episodes - 1)
             if self._stats_are_behind():
-                self.meta.stats = aggregate_stats([self.meta.stats, last]) if self.meta.stats else last
+                self.meta.stats = self._stats_with(last)
             self.meta.save_info()
             self.meta.save_stats()
 
@@ -256,7 +260,8 @@ class EpisodeWriter:
             self._write_data(columns, files.part_path(data_path))
         for name, part in take.videos().items():  # encoders finished while the data was written
             places[part] = root / self.meta.video_file(name, *self._video_at[name])
-        self._stats = self._episode_stats(columns)
+        self._summaries = self._episode_summaries(columns)
+        self._stats = stats_of(self._summaries, self.meta.features)
         row: dict[str, Any] = {
             "episode_index": len(self.meta.episodes),
             "tasks": list(dict.fromkeys(take.tasks)),
@@ -273,17 +278,19 @@ class EpisodeWriter:
                 tasks.save(root)
             undo.append(lambda: files.take_back(places))
             files.place(places)
+            self.ledger.note(self._summaries, episode=row["episode_index"])
         self.meta.tasks = tasks
         return row | take.capture_columns() | tables.flatten_stats(self._stats)
 
-    def _episode_stats(self, columns: dict[str, Any]) -> Stats:
-        stats: Stats = {}
+    def _episode_summaries(self, columns: dict[str, Any]) -> Summaries:
+        found: Summaries = {}
         for name, feature in self.meta.features.items():
             if name in self._take.tallies:
-                stats[name] = self._take.tallies[name].stats()
+                found[name] = self._take.tallies[name].summary()
             elif is_numeric(feature):
-                stats[name] = get_feature_stats(columns[name], 0, columns[name].ndim == 1)
-        return stats
+                stored = columns[name].astype(np.dtype(feature["dtype"]))  # timestamps are rounded
+                found[name] = Summary.of_rows(stored)
+        return found
 
     def _write_data(self, columns: dict[str, Any], path: Path) -> None:
         """The episode's own data file, one row group."""
@@ -343,7 +350,8 @@ class EpisodeWriter:
         self._start_episode()
         self._counters_are_behind = True
         self.meta.set_totals()
-        self.meta.stats = aggregate_stats([self.meta.stats, self._stats]) if self.meta.stats else self._stats
+        self.ledger.add(self._summaries)
+        self.meta.stats = self._stats_with(self._stats)
         take.warn_of_overflow()
         words = self.meta.cadence(episode).words(wanted_fps=self.meta.fps)
         logger.info("Episode %d: %d frames saved; %s.", episode, len(take), words)
@@ -358,7 +366,15 @@ class EpisodeWriter:
             return
         with disk.told(self.meta.root / keys.INFO_FILE, "make room and try again"):
             self.meta.save_counters()
+            if len(self.meta.episodes) % EPISODES_PER_SAVE == 0:
+                self.ledger.save()
         self._counters_are_behind = False
+
+    def _stats_with(self, episode: Stats) -> Stats:
+        """The dataset's statistics after this episode: exact where all summaries are known."""
+        exact = self.ledger.stats()
+        known = [{k: v for k, v in one.items() if k not in exact} for one in (self.meta.stats, episode)]
+        return aggregate_stats([one for one in known if one]) | exact
 
     def _describe_cameras(self, row: dict[str, Any]) -> None:
         """What info.json says about each camera once there is a picture of it."""

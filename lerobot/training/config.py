@@ -133,7 +133,6 @@ class TrainConfig:
             (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.streaming, "--dataset.streaming"),
-            (self.dataset.image_transforms.enable, "--dataset.image_transforms"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 

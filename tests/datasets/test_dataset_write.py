@@ -367,19 +367,3 @@ def test_large_small_spread_survives_in_the_statistics(tmp_path):
     np.testing.assert_allclose(
         dataset.meta.stats["observation.state"]["std"], values.astype(np.float64).std(axis=0), rtol=1e-3
     )
-
-
-def test_pictures_are_counted_as_if_all_were_kept(tmp_path):
-    from lerobot.datasets.stats import get_feature_stats, sample_indices
-    from lerobot.datasets.tally import PictureTally
-
-    rng, tally = np.random.default_rng(0), PictureTally(is_depth=False)
-    pictures = rng.integers(0, 200, (130, 3, 12, 16), dtype=np.uint8)
-    for picture in pictures:
-        tally.add(picture)
-    wanted = get_feature_stats(pictures[sample_indices(130)], (0, 2, 3), True)
-    for stat, value in tally.stats().items():
-        scale = 1 if stat == "count" else 255
-        np.testing.assert_allclose(
-            value.reshape(-1) * scale, wanted[stat].reshape(-1), rtol=1e-5, err_msg=stat
-        )

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.encoder import codec_options, resolve_codec
-from lerobot.datasets.join import Segment, stored_order
+from lerobot.datasets.join import Segment, clean_start, stored_order
 from lerobot.datasets.schema import is_depth
 
 ENCODERS = {"av1": "libsvtav1", "h264": "h264", "hevc": "hevc"}  # canonical name -> encoder
@@ -105,7 +104,9 @@ def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
         if segment.start:
-            source.seek(_seek_time(order, segment.start), stream=stream, backward=True)
+            # Not to any key frame: behind one of an open group FFmpeg may drop frames of the next episode.
+            first = order.place[clean_start(segment.path, segment.start)]
+            source.seek(int(order.dts[first]), stream=stream, backward=True)
         for frame in itertools.takewhile(lambda frame: frame.pts <= wanted[-1], source.decode(stream)):
             if count < len(wanted) and frame.pts == wanted[count]:
                 count += 1
@@ -114,10 +115,3 @@ def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
         raise DatasetError(
             f"{segment.path}: {count} of the {segment.length} frames from {segment.start} on were decoded."
         )
-
-
-def _seek_time(order: Any, frame: int) -> int:
-    """The decoding time of a key frame from which the frame can be decoded; two before, for open groups."""
-    place = order.place[frame]
-    keys = np.flatnonzero(order.is_key[: place + 1] & (order.rank[: place + 1] <= frame))
-    return int(order.dts[keys[-2] if len(keys) > 1 else 0])
