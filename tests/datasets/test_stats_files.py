@@ -130,6 +130,7 @@ def test_episodes_after_the_last_saved_sketches_are_counted_again(tmp_path):
     dataset = LeRobotDataset.create("me/made", 10, FEATURES, root=root, rgb_encoder=made.FAST)
     made.record(dataset, [4, 3, 5])  # and no finalize()
     assert json.loads((root / keys.SKETCHES_FILE).read_text())["episodes"] == 1
+    del dataset  # which ends its right to write
     dataset = LeRobotDataset.resume("me/made", root=root, rgb_encoder=made.FAST)
     made.record(dataset, [2], first=3)
     dataset.finalize()
