@@ -29,6 +29,7 @@ MOVED: tuple[tuple[str, str], ...] = (
     (r"lerobot\.datasets\.compute_stats", "lerobot.datasets.stats"),
     (r"lerobot\.datasets\.dataset_tools", "lerobot.datasets.edit"),
     (r"lerobot\.datasets\.video_utils", "lerobot.datasets.video"),
+    (r"lerobot\.datasets\.(v21|v30)\.convert_dataset_\w+", "lerobot.scripts.convert_dataset_v21_to_v30"),
     (r"lerobot\.processor\.core", "lerobot.processor.step"),
     (r"lerobot\.processor\.(normalize|batch|device|rename|observation)_processor", r"lerobot.processor.\1"),
     (r"lerobot\.envs\.configs", "lerobot.envs.base"),
@@ -44,6 +45,8 @@ EMPTIED: dict[str, dict[str, str]] = {
         "PolicyFeature": "lerobot.core.types",
         "PreTrainedConfig": "lerobot.policies.config",
     },
+    "lerobot.datasets.v21": {"convert_dataset": "lerobot.scripts.convert_dataset_v21_to_v30"},
+    "lerobot.datasets.v30": {"convert_dataset": "lerobot.scripts.convert_dataset_v21_to_v30"},
 }
 
 

@@ -6,9 +6,11 @@ HF_HOME -> HF_LEROBOT_HOME -> <org>/<name>          local datasets
 HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE               as in every Hugging Face program
 """
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from typing import Any
 from lerobot.core.errors import ConfigError, UserError
 
 TRUE_WORDS = ("1", "true", "yes", "on")
+OLDEST_VERSION = (2, 0, 0)  # of datasets that are read
 VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
 class HubError(UserError):
     """The Hub was not reached, refused, or does not have what was asked for."""
+
+    is_unreachable = False  # it did not answer at all
 
 
 def hf_home() -> Path:
@@ -98,6 +103,11 @@ class Repo:
         refs = self._call("list_repo_refs")
         return [ref.name for ref in (*refs.branches, *refs.tags)]
 
+    def cached_versions(self, cache: Path) -> list[str]:
+        """Names of the branches and tags that a cache holds a snapshot of."""
+        refs = cache / f"{self.repo_type}s--{self.repo_id.replace('/', '--')}" / "refs"
+        return [path.name for path in refs.iterdir()] if refs.is_dir() else []
+
     def snapshot(
         self,
         *,
@@ -155,6 +165,33 @@ class Repo:
         )
         return str(info.commit_url)
 
+    def contents(self, *, revision: str | None = None) -> dict[str, str]:
+        """Every file of a revision -> what identifies its contents, as `fingerprint` gives it."""
+        found = self._call("list_repo_tree", revision=revision, recursive=True)
+        return {
+            one.path: one.lfs.sha256 if one.lfs else one.blob_id
+            for one in self._all(found)
+            if hasattr(one, "blob_id")  # folders have none
+        }
+
+    def commit(
+        self,
+        files: Mapping[str, Path | bytes],
+        *,
+        message: str,
+        revision: str | None = None,
+        deleted: Iterable[str] = (),
+    ) -> str:
+        """One commit of files by their names in the repository; returns its address."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
+        for name, content in files.items():
+            source = content if isinstance(content, bytes) else str(content)
+            operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=source))
+        info = self._call("create_commit", operations=operations, commit_message=message, revision=revision)
+        return str(info.commit_url)
+
     def tag(self, name: str, *, revision: str | None = None) -> None:
         """Put a tag on a revision, moving it if it exists."""
         if name in self.versions():
@@ -166,28 +203,65 @@ class Repo:
         if is_offline() and method not in ("snapshot_download", "hf_hub_download"):
             raise HubError(f"HF_HUB_OFFLINE is set, so {self.repo_id!r} was not looked up on the Hub.")
         from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=endpoint(), token=self.token)
+        with self._explained():
+            return getattr(api, method)(repo_id=self.repo_id, repo_type=self.repo_type, **arguments)
+
+    def _all(self, pages: Iterable[Any]) -> list[Any]:
+        """What a listing holds, which is asked for page by page."""
+        with self._explained():
+            return list(pages)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Failures of the Hub as HubError, in one line."""
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         # Network errors come from requests, httpx or httpx2, depending on its version; this one's first base.
         network_error: type[Exception] = HfHubHTTPError.__bases__[0]
-        api = HfApi(endpoint=endpoint(), token=self.token)
         try:
-            return getattr(api, method)(repo_id=self.repo_id, repo_type=self.repo_type, **arguments)
+            yield
         except HFValidationError as error:
             raise HubError(f"{self.repo_id!r} is not a repository name: {error}") from error
         except LocalEntryNotFoundError as error:
             where = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline() else explain(error)
             raise HubError(f"{self.repo_type} {self.repo_id!r} could not be downloaded: {where}.") from error
-        except (HfHubHTTPError, network_error, OSError) as error:
-            raise HubError(
-                f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(error)}."
-            ) from error
+        except (HfHubHTTPError, network_error, OSError, RuntimeError) as error:
+            # A failed upload is told by a RuntimeError that names the file.
+            why = error.__cause__ if isinstance(error, RuntimeError) else error
+            if not isinstance(why, (HfHubHTTPError, network_error, OSError)):
+                raise
+            failed = HubError(f"{endpoint()} and {self.repo_type} {self.repo_id!r}: {explain(why)}.")
+            failed.is_unreachable = getattr(why, "response", None) is None
+            raise failed from error
+
+
+def fingerprint(content: Path | bytes) -> tuple[str, str]:
+    """What identifies contents on the Hub: SHA-256 of a large file, git's blob hash of a small one."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    large, small = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    if isinstance(content, bytes):
+        blocks: Iterable[bytes] = [content]
+    else:
+        blocks = _blocks(content)
+    for block in blocks:
+        large.update(block)
+        small.update(block)
+    return large.hexdigest(), small.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
 
 
 def choose_version(names: Iterable[str], wanted: str) -> str:
     """Among branches and tags, the one that a reader of format `wanted` ("v3.0") opens.
 
-    The exact version; else the highest of the same major version that is not newer.
+    The exact version; else the highest of the same major version that is not newer; else the highest of an
+    older one from v2.0 on.
 
     Raises:
         HubError: none fits; says which there are.
@@ -198,13 +272,16 @@ def choose_version(names: Iterable[str], wanted: str) -> str:
     target = parse_version(wanted)
     assert target is not None
     exact = [name for name, version in found.items() if version == target]
-    older = [name for name, version in found.items() if version[0] == target[0] and version < target]
-    if exact or older:
-        return exact[0] if exact else max(older, key=lambda name: found[name])
+    if exact:
+        return exact[0]
+    older = {name: version for name, version in found.items() if OLDEST_VERSION <= version < target}
+    if older:
+        return max(older, key=lambda name: older[name])
     there = ", ".join(sorted(found))
-    if all(version[0] < target[0] for version in found.values()):
+    if all(version < OLDEST_VERSION for version in found.values()):
         raise HubError(
-            f"It is in an older format ({there}) and {wanted} is needed; converting is not supported yet."
+            f"It is in a format older than v2.0 ({there}), which is not read. Convert it to v2.0 with an old "
+            "release of LeRobot first."
         )
     raise HubError(f"It is in a newer format ({there}) than {wanted}. Install a newer lerobot.")
 

@@ -41,3 +41,8 @@ STATS_FILE = "meta/stats.json"
 TASKS_FILE = "meta/tasks.parquet"
 SKETCHES_FILE = "meta/sketches/dataset.json"
 EPISODE_SKETCHES_FILE = "meta/sketches/episodes.jsonl"
+
+# --- files of datasets from before format v3.0
+EPISODES_JSONL = "meta/episodes.jsonl"
+TASKS_JSONL = "meta/tasks.jsonl"
+EPISODES_STATS_JSONL = "meta/episodes_stats.jsonl"

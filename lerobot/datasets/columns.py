@@ -1,208 +1,231 @@
-"""The data files of the chosen episodes: numbers in memory once, texts and pictures fetched by row.
+"""The numbers and texts of the chosen episodes: in memory, or mapped from the cache once they are many.
 
-    data/*/*.parquet --rows that the episode table points to--> numbers (N, *shape) | texts | encoded pictures
+    items (B) -> Frames: episode, place in it -> windows (B, T) -> one gather per column
 
-Shapes: N loaded frames in dataset order.
+What is wrong with a chosen episode is said when the columns are opened; other episodes may be damaged.
+Shapes: E chosen episodes, M episodes in the files that were read, B items, T window.
 """
 
-import threading
-from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.cache import CacheFolder, Stored, in_memory, make_key, open_entry
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.schema import TEXT_DTYPES, data_features, is_numeric, numbers
-from lerobot.datasets.tables import read_parquet
+from lerobot.datasets.pictures import PictureStore
+from lerobot.datasets.rows import COLUMN, HAS_NUMBER, HAS_STEPS, IS_WHOLE, RowSource, read_texts
 
-PICTURE_CACHE_BYTES = 2 * 1024**3
+CACHED_FROM_BYTES = 16 * 1024**2  # size of the numbers from which on they are kept in the cache
+KIND = "columns"
+MAPPED = ("numbers", "texts", "pictures", "first_rows")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames by episode, numbered through the chosen ones, and place in it; (B,) or (B, T) each."""
+
+    episode: np.ndarray
+    offset: np.ndarray
+
+    def window(self, offsets: list[int], lengths: np.ndarray) -> tuple["Frames", np.ndarray]:
+        """Frames (B, T) around these, and flags (B, T) where the episode's border is repeated instead."""
+        wanted = self.offset[:, None] + np.array(offsets)
+        kept = np.clip(wanted, 0, lengths[self.episode][:, None] - 1)
+        return Frames(np.broadcast_to(self.episode[:, None], wanted.shape), kept), kept != wanted
+
+
+class ItemNumbers(Mapping):
+    """Number in the whole dataset -> number among the items of the chosen episodes, found without a table.
+
+    Args:
+        starts, lengths: (E,) first frame, ascending, and number of frames of each chosen episode.
+    """
+
+    def __init__(self, starts: np.ndarray, lengths: np.ndarray) -> None:
+        self.starts, self.lengths = starts, lengths
+        self.shift = np.cumsum(lengths) - lengths - starts
+
+    def __getitem__(self, frame: int) -> int:
+        k = int(np.searchsorted(self.starts, frame, side="right")) - 1
+        if k < 0 or frame >= self.starts[k] + self.lengths[k]:
+            raise KeyError(frame)
+        return int(frame + self.shift[k])
+
+    def __iter__(self) -> Iterator[int]:
+        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
+            yield from range(start, start + length)
+
+    def __len__(self) -> int:
+        return int(self.lengths.sum())
 
 
 class Columns:
-    """Columns of the chosen episodes, row by row in dataset order.
+    """Columns of the chosen episodes.
 
     Raises:
         DatasetError: a file is missing or damaged, lacks a column, or does not hold the rows of its episodes.
     """
 
-    def __init__(self, meta: LeRobotDatasetMetadata, episodes: list[int], *, tolerance_s: float) -> None:
-        self.meta = meta
-        self.features = data_features(meta.features)
-        table = meta.episodes.columns
-        starts = np.array(table.get("dataset_from_index", []), dtype=np.int64)[episodes]
-        ends = np.array(table.get("dataset_to_index", []), dtype=np.int64)[episodes]
-        lengths = ends - starts
-        self.num_frames = int(lengths.sum())
-        self.absolute = np.concatenate(
-            [[], *(np.arange(a, b) for a, b in zip(starts, ends, strict=True))]
-        ).astype(np.int64)
-        firsts = np.cumsum(lengths) - lengths
-        self.first = np.repeat(firsts, lengths)  # (N,) first row of the row's episode
-        self.last = np.repeat(firsts + lengths - 1, lengths)  # (N,) last row of it
-        self.episode = np.repeat(np.array(episodes, dtype=np.int64), lengths)  # (N,)
-        self.numbers: dict[str, torch.Tensor] = {
-            name: torch.empty((self.num_frames, *_item_shape(one)), dtype=_item_dtype(one))
-            for name, one in self.features.items()
-            if is_numeric(one)
-        }
-        self.texts: dict[str, list] = {
-            name: [] for name, one in self.features.items() if one["dtype"] in TEXT_DTYPES
-        }
-        self.pictures = PictureStore()
-        self._load(episodes, tolerance_s)
-
-    def _load(self, episodes: list[int], tolerance_s: float) -> None:
-        at = 0
-        for path, members in self._files(episodes):
-            wanted = np.concatenate([np.arange(row[0], row[1]) for row in members])
-            table, kept = self._rows(path, wanted)
-            here = slice(at, at + len(wanted))
-            for name in self.numbers:
-                values = numbers(table.column(name), self.features[name], where=f"{path}, column {name!r}")
-                self.numbers[name].numpy()[here] = values
-            for name, texts in self.texts.items():
-                texts.extend(table.column(name).to_pylist())
-            self._check_times(path, here, tolerance_s)
-            self.pictures.add(path, kept)
-            at += len(wanted)
-
-    def _files(self, episodes: list[int]) -> list[tuple[Path, list[tuple[int, int]]]]:
-        """Each data file with the frame ranges of the chosen episodes in it, in dataset order."""
-        found: list[tuple[Path, list[tuple[int, int]]]] = []
-        for episode in episodes:
-            row = self.meta.episodes[episode]
-            path = self.meta.root / self.meta.data_file(row["data/chunk_index"], row["data/file_index"])
-            if not found or found[-1][0] != path:
-                found.append((path, []))
-            found[-1][1].append((row["dataset_from_index"], row["dataset_to_index"]))
-        return found
-
-    def _rows(self, path: Path, wanted: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-        """The wanted frames of a file, without picture columns, and their row numbers in it."""
-        names = _names(path)
-        missing = [name for name in self.features if name not in names]
-        if missing:
-            raise DatasetError(f"{path} lacks the columns {', '.join(missing)} that meta/info.json declares.")
-        table = read_parquet(
-            path, [name for name in self.features if self.features[name]["dtype"] != "image"]
+    def __init__(self, meta: LeRobotDatasetMetadata, episodes: np.ndarray, *, tolerance_s: float) -> None:
+        self.meta, self.tolerance_s = meta, tolerance_s
+        self.episodes = np.asarray(episodes, dtype=np.int64)  # (E,)
+        starts, lengths = (
+            np.asarray(meta.episodes.column(name), dtype=np.int64)
+            for name in ("dataset_from_index", "length")
         )
-        index = numbers(table.column(keys.INDEX), self.features[keys.INDEX], where=f"{path}, column 'index'")
-        kept = np.flatnonzero(np.isin(index, wanted))
-        if not np.array_equal(index[kept], wanted):
-            raise DatasetError(
-                f"{path} holds {len(kept)} of the {len(wanted)} frames that meta/episodes places there "
-                "(frames "
-                f"{wanted[0]} to {wanted[-1]}). Load with force_cache_sync=True to download it again."
-            )
-        return (table if len(kept) == len(table) else table.take(kept)), kept
-
-    def _check_times(self, path: Path, here: slice, tolerance_s: float) -> None:
-        """Frame numbers must count from 0 in every episode and timestamps be frame_index / fps."""
-        frames = np.arange(here.start, here.stop) - self.first[here]
-        stored = self.numbers[keys.FRAME_INDEX].numpy()[here]
-        times = self.numbers[keys.TIMESTAMP].numpy()[here].astype(np.float64)
-        expected = frames / self.meta.fps
-        room = tolerance_s + np.abs(expected) * np.finfo(np.float32).eps
-        wrong = np.flatnonzero((np.abs(times - expected) > room) | (stored != frames))
-        if len(wrong):
-            k = int(wrong[0])
-            raise DatasetError(
-                f"{path}: {len(wrong)} rows are out of step with fps={self.meta.fps}; the first is episode "
-                f"{self.episode[here][k]}, frame_index {stored[k]} (expected {frames[k]}), timestamp "
-                f"{times[k]:.6f} s "
-                f"(expected {expected[k]:.6f} s within {tolerance_s} s). Correct fps in meta/info.json, or "
-                "give a "
-                "larger tolerance_s."
-            )
-
-
-def _item_shape(feature: dict) -> tuple[int, ...]:
-    shape = tuple(feature["shape"])
-    return () if shape == (1,) else shape
-
-
-def _item_dtype(feature: dict) -> torch.dtype:
-    kind = np.dtype(feature["dtype"]).kind
-    return {"f": torch.float32, "b": torch.bool}.get(kind, torch.int64)
-
-
-def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing. Load the dataset with force_cache_sync=True to download it.")
-    try:
-        return pq.read_schema(path).names
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(
-            f"{path} is damaged ({error}). If recording was interrupted, this file was never finished; "
-            "otherwise load the dataset with force_cache_sync=True to download it again."
-        ) from error
-
-
-class PictureStore:
-    """Encoded pictures by loaded row; row groups that were read stay in memory up to a limit."""
-
-    def __init__(self, limit: int = PICTURE_CACHE_BYTES) -> None:
-        self.limit = limit
-        self._paths: list[Path] = []
-        self._starts: list[int] = [0]  # first loaded row of each file
-        self._rows: list[np.ndarray] = []  # row in the file of each loaded row
-        self._groups: dict[Path, np.ndarray] = {}
-        self._restart()
-
-    def _restart(self) -> None:
-        self._cache: OrderedDict[tuple[Path, int, str], pa.Array] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self.starts, self.lengths = starts[self.episodes], lengths[self.episodes]  # (E,)
+        self.ends = np.cumsum(self.lengths)  # (E,) one past the last item of each
+        self.num_frames = int(self.lengths.sum())
+        self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_cache", "_size", "_lock")}
+        """What is mapped from a file is mapped again in the other process."""
+        return {k: v for k, v in self.__dict__.items() if self.path is None or k not in MAPPED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._restart()
+        if self.path is not None:
+            try:
+                self._use(open_entry(self.path))
+            except (OSError, ValueError):  # removed or damaged meanwhile
+                self._open()
 
-    def add(self, path: Path, rows: np.ndarray) -> None:
-        """The next loaded rows are these rows of a file."""
-        self._paths.append(path)
-        self._rows.append(rows)
-        self._starts.append(self._starts[-1] + len(rows))
+    def frames(self, items: np.ndarray) -> Frames:
+        """Where items (B,) are."""
+        episode = np.searchsorted(self.ends, items, side="right")
+        return Frames(episode, items - (self.ends - self.lengths)[episode])
 
-    def get(self, name: str, row: int) -> tuple[bytes, str]:
-        """The encoded picture of a loaded row, and words for where it lies."""
-        f = int(np.searchsorted(self._starts, row, side="right")) - 1
-        path, in_file = self._paths[f], int(self._rows[f][row - self._starts[f]])
-        starts = self._group_starts(path)
-        group = int(np.searchsorted(starts, in_file, side="right")) - 1
-        cell = self._group(path, group, name)[in_file - int(starts[group])].as_py()
-        where = f"{path}, column {name!r}, row {in_file}"
-        if cell is None or cell.get("bytes") is None:
-            raise DatasetError(f"{where}: there is no picture.")
-        return cell["bytes"], where
+    def items(self, frames: Frames) -> np.ndarray:
+        """The reverse of `frames`: item numbers of the same shape."""
+        return (self.ends - self.lengths)[frames.episode] + frames.offset
 
-    def _group_starts(self, path: Path) -> np.ndarray:
-        if path not in self._groups:
-            metadata = pq.read_metadata(path)
-            sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-            self._groups[path] = np.cumsum([0, *sizes])[:-1]
-        return self._groups[path]
+    def values(self, name: str, frames: Frames) -> torch.Tensor:
+        """Numbers (B, [T,] *shape) of one column."""
+        rows = torch.from_numpy(self.first_rows[frames.episode] + frames.offset)
+        column = self.numbers[name]
+        return column.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *column.shape[1:])
 
-    def _group(self, path: Path, group: int, name: str) -> pa.Array:
-        key = (path, group, name)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        column = pq.ParquetFile(path).read_row_group(group, columns=[name]).column(0).combine_chunks()
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = column
-                self._size += column.nbytes
-            while self._size > self.limit and len(self._cache) > 1:
-                self._size -= self._cache.popitem(last=False)[1].nbytes
-        return column
+    def words(self, name: str, frames: Frames) -> list:
+        """Texts of one column: a list of B, of lists of T for windows."""
+        rows = self.first_rows[frames.episode] + frames.offset
+        flat = self.texts[name].take(pa.array(rows.reshape(-1))).to_pylist()
+        return (
+            flat
+            if rows.ndim == 1
+            else [flat[k : k + rows.shape[1]] for k in range(0, rows.size, rows.shape[1])]
+        )
+
+    def picture(self, name: str, *, episode: int, offset: int) -> tuple[bytes, str]:
+        """The encoded picture of one frame, and words for where it lies."""
+        return self.pictures.get(name, int(self.first_rows[episode]) + offset)
+
+    def _open(self) -> None:
+        """From the cache or from the files; the columns of all files serve every choice of episodes."""
+        source = RowSource.of(self.meta, self.episodes)
+        if source.num_bytes < CACHED_FROM_BYTES:
+            stored: Stored | None = in_memory(source.layout(), source.fill)
+        else:
+            cache = CacheFolder(self.meta.root)
+            every = RowSource.of(self.meta, np.arange(len(self.meta.episodes)))
+            stored = next(
+                (found for one in (every, source) if (found := cache.find(KIND, _key(one)))), None
+            ) or cache.make(
+                KIND, _key(source), layout=source.layout(), fill=source.fill, sources=source.identities
+            )
+        assert stored is not None
+        self._use(stored)
+        self._check(stored)
+
+    def _use(self, stored: Stored) -> None:
+        arrays, self.path = stored.arrays, stored.path
+        self.numbers = {
+            name.removeprefix(COLUMN): torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name.startswith(COLUMN)
+        }
+        self.texts = read_texts(arrays["texts"]) if "texts" in arrays else {}
+        self.first_rows = arrays["first_row"][self._members(stored)]  # (E,)
+        if "file_row" in arrays:
+            paths = [self.meta.root / name for name in stored.about["files"]]
+            self.pictures = PictureStore(paths, starts=arrays["file_start"], rows=arrays["file_row"])
+
+    def _members(self, stored: Stored) -> np.ndarray:
+        """Where the chosen episodes (E,) are among the M."""
+        order = np.argsort(stored.arrays["episode"], kind="stable")
+        return order[np.searchsorted(stored.arrays["episode"], self.episodes, sorter=order)]
+
+    # --- what may be wrong
+
+    def _check(self, stored: Stored) -> None:
+        """Every chosen episode must be there in order, and count from 0 in steps of 1 / fps."""
+        member = self._members(stored)
+        flags, error = stored.arrays["flags"][member], stored.arrays["time_error"][member]
+        lowest, highest = stored.arrays["task_low"][member], stored.arrays["task_high"][member]
+        filled = self.lengths > 0
+        for wrong, explain in (
+            (flags & IS_WHOLE == 0, self._say_missing),
+            ((flags & HAS_STEPS == 0) | ~(error <= self.tolerance_s), self._say_out_of_step),
+            (flags & HAS_NUMBER == 0, self._say_other_number),
+            ((lowest < 0) | (highest >= len(self.meta.tasks)), self._say_unknown_task),
+        ):
+            found = np.flatnonzero(wrong & filled)
+            if len(found):
+                k = int(found[0])
+                path = self.meta.root / self.meta.get_data_file_path(int(self.episodes[k]))
+                more = f" ({len(found)} episodes are like this.)" if len(found) > 1 else ""
+                raise DatasetError(explain(path, k, int(stored.arrays["found"][member[k]])) + more)
+
+    def _say_missing(self, path: Path, k: int, found: int) -> str:
+        start, length = int(self.starts[k]), int(self.lengths[k])
+        what = "in another order than" if found == length else f"{found} of"
+        return (
+            f"{path} holds {what} the {length} frames that meta/episodes places there for episode "
+            f"{self.episodes[k]} (index {start} to {start + length - 1}). "
+            f"Type: lerobot-doctor {self.meta.root}, or load the dataset with force_cache_sync=True to download it again."
+        )
+
+    def _say_out_of_step(self, path: Path, k: int, found: int) -> str:
+        frame, seconds = (self._episode(name, k) for name in (keys.FRAME_INDEX, keys.TIMESTAMP))
+        counted = np.arange(len(frame))
+        expected = counted / self.meta.fps
+        error = np.abs(seconds.astype(np.float64) - expected) - expected * np.finfo(np.float32).eps
+        wrong = np.flatnonzero((frame != counted) | ~(error <= self.tolerance_s))
+        j = int(wrong[0])
+        return (
+            f"{path}: {len(wrong)} rows are out of step with fps={self.meta.fps}; the first is episode "
+            f"{self.episodes[k]}, frame_index {frame[j]} (expected {j}), timestamp {seconds[j]:.6f} s "
+            f"(expected {expected[j]:.6f} s within {self.tolerance_s} s). Correct fps in meta/info.json, "
+            f"give a larger tolerance_s, or type: lerobot-doctor {self.meta.root}"
+        )
+
+    def _say_other_number(self, path: Path, k: int, found: int) -> str:
+        stored = self._episode(keys.EPISODE_INDEX, k)
+        j = int(np.flatnonzero(stored != self.episodes[k])[0])
+        return (
+            f"{path}: frame {j} of episode {self.episodes[k]} says episode_index {stored[j]}. "
+            f"Type: lerobot-doctor {self.meta.root}"
+        )
+
+    def _say_unknown_task(self, path: Path, k: int, found: int) -> str:
+        stored, count = self._episode(keys.TASK_INDEX, k), len(self.meta.tasks)
+        j = int(np.flatnonzero((stored < 0) | (stored >= count))[0])
+        return (
+            f"{path}: frame {j} of episode {self.episodes[k]} has task_index {stored[j]}; "
+            f"meta/tasks.parquet has {count} tasks (0 to {count - 1}). Type: lerobot-doctor {self.meta.root}"
+        )
+
+    def _episode(self, name: str, k: int) -> np.ndarray:
+        """One column of one chosen episode."""
+        first = int(self.first_rows[k])
+        return self.numbers[name][first : first + int(self.lengths[k])].numpy()
+
+
+def _key(source: RowSource) -> str:
+    return make_key(KIND, source.described(), source.identities)

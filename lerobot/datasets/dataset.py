@@ -6,15 +6,17 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
                                         dataset.finalize()
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
+from lerobot.datasets.columns import ItemNumbers
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
@@ -46,6 +48,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         video_backend: "pyav"; "torchcodec" and "video_reader" are accepted and read with PyAV.
         return_uint8: colour pictures as uint8.
         depth_output_unit: "mm" or "m".
+        tasks: only load the episodes in which one of these texts is a task; with `episodes`, those in both.
+        image_sizes: colour cameras that are resized, with antialiasing: name -> (height, width).
+        cache: "ram" or "disk" keeps decoded colour pictures, at that size, for later epochs.
+        cache_bytes: what they may take, all cameras together; 4 GiB by default.
 
     Raises:
         DatasetError: the dataset is not found, is damaged, or does not have what was asked for.
@@ -67,6 +73,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         depth_output_unit: str = "mm",
         *,
         token: str | None = None,
+        tasks: Sequence[str] | None = None,
+        image_sizes: Mapping[str, tuple[int, int]] | None = None,
+        cache: str | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         if video_backend not in (None, "pyav", "torchcodec", "video_reader"):
             raise DatasetError(f"video_backend={video_backend!r} is not known; use 'pyav'.")
@@ -77,10 +87,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.delta_timestamps = delta_timestamps
         self.tolerance_s = tolerance_s
         self.return_uint8, self.depth_output_unit = return_uint8, depth_output_unit
+        self.image_sizes, self.cache, self.cache_bytes = image_sizes, cache, cache_bytes
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
         self.meta.use_depth_unit(depth_output_unit)
         self.episodes = None if episodes is None else self._chosen(episodes)
+        if tasks is not None:
+            self.episodes = self._with_tasks(tasks)
         self.meta.location.need(
             self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
         )
@@ -181,6 +194,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if set(unused) - known:
             raise DatasetError(f"resume() does not know {', '.join(sorted(set(unused) - known))}.")
         meta = LeRobotDatasetMetadata(repo_id, root)
+        meta.check_writable()
         if meta.location.revision is not None and root is None:
             raise DatasetError(
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
@@ -207,6 +221,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.repo_id, self.revision, self.meta, self.writer = meta.repo_id, meta.revision, meta, writer
         self.episodes, self.image_transforms, self.delta_timestamps = None, None, None
         self.tolerance_s, self.return_uint8, self.depth_output_unit = tolerance_s, False, "mm"
+        self.image_sizes, self.cache, self.cache_bytes = None, None, None
         self._reader = None
         return self
 
@@ -230,8 +245,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Frames in the chosen episodes."""
         if self.episodes is None:
             return self.meta.total_frames
-        lengths = self.meta.episodes.columns["length"]
-        return sum(lengths[episode] for episode in self.episodes)
+        return int(np.asarray(self.meta.episodes.column("length"))[self.episodes].sum())
 
     @property
     def num_episodes(self) -> int:
@@ -239,11 +253,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
         return self.meta.total_episodes if self.episodes is None else len(self.episodes)
 
     @property
-    def absolute_to_relative_idx(self) -> dict[int, int] | None:
+    def absolute_to_relative_idx(self) -> Mapping[int, int] | None:
         """Frame number in the whole dataset -> item number here; None when all episodes are loaded."""
         if self.episodes is None:
             return None
-        return {int(frame): item for item, frame in enumerate(self.reader.columns.absolute)}
+        columns = self.reader.columns
+        return ItemNumbers(columns.starts, columns.lengths)
 
     @property
     def reader(self) -> FrameReader:
@@ -257,7 +272,6 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 "This dataset is being recorded. Call finalize() before reading frames from it."
             )
         if self._reader is None:
-            chosen = self.episodes if self.episodes is not None else list(range(self.meta.total_episodes))
             deltas = frame_deltas(
                 self.delta_timestamps or {},
                 fps=self.fps,
@@ -266,12 +280,15 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
             self._reader = FrameReader(
                 self.meta,
-                chosen,
+                self._episode_numbers(),
                 deltas=deltas,
                 tolerance_s=self.tolerance_s,
                 image_transforms=self.image_transforms,
                 return_uint8=self.return_uint8,
                 depth_output_unit=self.depth_output_unit,
+                image_sizes=self.image_sizes,
+                cache=self.cache,
+                cache_bytes=self.cache_bytes,
             )
         return self._reader
 
@@ -288,7 +305,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if not len(indices):
             return []
         batch = self.reader.batch(indices)
-        return [Item({name: values[i] for name, values in batch.items()}) for i in range(len(indices))]
+        columns = [values.unbind() if isinstance(values, Tensor) else values for values in batch.values()]
+        return [Item(zip(batch, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(len(self)))
@@ -394,12 +412,29 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         return chosen
 
+    def _with_tasks(self, tasks: Sequence[str]) -> list[int]:
+        """The chosen episodes in which one of these texts is a task."""
+        texts = [tasks] if isinstance(tasks, str) else list(tasks)
+        wanted = {self.meta.tasks.name(self.meta.tasks.index(text)) for text in texts}
+        listed = self.meta.episodes.column("tasks")
+        found = [int(e) for e in self._episode_numbers() if wanted.intersection(listed[int(e)] or ())]
+        if not found:
+            raise DatasetError(
+                f"tasks={texts}: none of the {self.num_episodes} chosen episodes of {self.repo_id!r} has one "
+                "of these tasks."
+            )
+        return found
+
     def _needed_files(self, *, with_videos: bool) -> list[Path]:
-        chosen = self.episodes if self.episodes is not None else range(self.meta.total_episodes)
-        names = [self.meta.get_data_file_path(episode) for episode in chosen]
-        if with_videos:
-            names += [self.meta.get_video_file_path(e, key) for key in self.meta.video_keys for e in chosen]
+        chosen = self._episode_numbers()
+        names, _ = self.meta.files_of(chosen)
+        for key in self.meta.video_keys if with_videos else []:
+            names += self.meta.files_of(chosen, video_key=key)[0]
         return names
+
+    def _episode_numbers(self) -> np.ndarray:
+        """The chosen episodes (E,), ascending."""
+        return np.arange(self.meta.total_episodes) if self.episodes is None else np.array(self.episodes)
 
     def __repr__(self) -> str:
         return (

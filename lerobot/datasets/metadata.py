@@ -13,9 +13,11 @@ import numpy as np
 from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config, depth
+from lerobot.datasets.episodes import EpisodeTable
+from lerobot.datasets.legacy.view import open_view, refusal
 from lerobot.datasets.location import Location
 from lerobot.datasets.schema import declared_features, is_depth
-from lerobot.datasets.tables import EpisodeTable, TaskTable
+from lerobot.datasets.tables import TaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ class LeRobotDatasetMetadata:
     Raises:
         DatasetError: nothing is found at the places that are looked at, or files contradict each other.
     """
+
+    episodes: EpisodeTable
+    old_layout: str | None = None  # "v2.1" and the like for a dataset that is only read
+    missing_columns: tuple[str, ...] = ()  # default columns that its data files lack
 
     def __init__(
         self,
@@ -106,11 +112,17 @@ class LeRobotDatasetMetadata:
         return self
 
     def _load(self) -> None:
-        self.info = load_info(self.root)
-        self.episodes = EpisodeTable.load(self.root)
-        has_tasks = (self.root / keys.TASKS_FILE).is_file() or self.total_frames > 0
-        self.tasks = TaskTable.load(self.root) if has_tasks else TaskTable([])
-        self.stats = load_stats(self.root)
+        view = open_view(self.root)
+        if view is not None:
+            self.old_layout, self.missing_columns = view.layout, view.missing_columns
+            self.info = check_info(self.root / keys.INFO_FILE, view.info)
+            self.episodes, self.tasks, self.stats = view.episodes, view.tasks, view.stats
+        else:
+            self.info = load_info(self.root)
+            self.episodes = EpisodeTable.load(self.root)
+            has_tasks = (self.root / keys.TASKS_FILE).is_file() or self.total_frames > 0
+            self.tasks = TaskTable.load(self.root) if has_tasks else TaskTable([])
+            self.stats = load_stats(self.root)
         self._trust_episode_table()
         self._check_counts()
 
@@ -125,7 +137,7 @@ class LeRobotDatasetMetadata:
 
     def _check_counts(self) -> None:
         lengths, starts, ends = (
-            np.array(self.episodes.columns.get(name, []), dtype=np.int64)
+            np.asarray(self.episodes.column(name), dtype=np.int64)
             for name in ("length", "dataset_from_index", "dataset_to_index")
         )
         if len(self.episodes) != self.total_episodes:
@@ -231,18 +243,58 @@ class LeRobotDatasetMetadata:
 
     def get_data_file_path(self, ep_index: int) -> Path:
         """The data file of an episode, relative to the root."""
-        row = self.episodes[ep_index]
-        return self.data_file(row["data/chunk_index"], row["data/file_index"])
+        self.episodes.check(ep_index)
+        chunk, file = (self.episodes.columns[f"data/{part}_index"][ep_index] for part in ("chunk", "file"))
+        return self.data_file(chunk, file)
 
     def get_video_file_path(self, ep_index: int, vid_key: str) -> Path:
         """The video file of an episode and camera, relative to the root."""
-        row = self.episodes[ep_index]
-        chunk, file = (row.get(f"videos/{vid_key}/{part}") for part in ("chunk_index", "file_index"))
+        self.episodes.check(ep_index)
+        columns = [self.episodes.columns.get(f"videos/{vid_key}/{part}_index") for part in ("chunk", "file")]
+        chunk, file = (column[ep_index] if column is not None else None for column in columns)
         if chunk is None or file is None:
             raise DatasetError(
                 f"{self.root}/meta/episodes does not say where episode {ep_index} of {vid_key!r} is."
             )
         return self.video_file(vid_key, chunk, file)
+
+    def files_of(
+        self, episodes: np.ndarray, *, video_key: str | None = None
+    ) -> tuple[list[Path], np.ndarray]:
+        """The different data files, or video files of one camera, that hold these episodes.
+
+        Returns:
+            Paths relative to the root in the order that the episodes (E,) come to them, and for each episode
+            (E,) which of them.
+
+        Raises:
+            DatasetError: meta/episodes does not say where an episode of the camera is.
+        """
+        series = "data" if video_key is None else f"videos/{video_key}"
+        places = [self._places(f"{series}/{part}_index", episodes) for part in ("chunk", "file")]
+        pairs = np.stack(places, axis=1)  # (E, 2)
+        _, firsts, which = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(firsts)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        found = [tuple(pair) for pair in pairs[firsts[order]].tolist()]
+        paths = [
+            self.data_file(*pair) if video_key is None else self.video_file(video_key, *pair)
+            for pair in found
+        ]
+        return paths, rank[which.reshape(-1)]
+
+    def _places(self, name: str, episodes: np.ndarray) -> np.ndarray:
+        """Chunk or file numbers (E,) of some episodes."""
+        column = self.episodes.columns.get(name)
+        values = np.full(len(episodes), None) if column is None else np.asarray(column)[episodes]
+        if values.dtype == object:
+            missing = [int(e) for e, value in zip(episodes, values, strict=True) if value is None]
+            if missing:
+                raise DatasetError(
+                    f"{self.root}/meta/episodes does not say where episode {missing[0]} is: it lacks {name}."
+                )
+        return values.astype(np.int64)
 
     def data_file(self, chunk: int, file: int) -> Path:
         """A data file's path, relative to the root."""
@@ -268,19 +320,30 @@ class LeRobotDatasetMetadata:
         """Make the counters of info.json agree with the episode table and the tasks."""
         self.info |= {
             "total_episodes": len(self.episodes),
-            "total_frames": sum(self.episodes.columns.get("length", [])),
+            "total_frames": int(np.asarray(self.episodes.column("length"), dtype=np.int64).sum()),
             "total_tasks": len(self.tasks),
         }
         if len(self.episodes):
             self.info["splits"] = {"train": f"0:{len(self.episodes)}"}
 
+    def check_writable(self) -> None:
+        """Return when this dataset may be changed.
+
+        Raises:
+            DatasetError: it is in an older layout; says how to convert it.
+        """
+        if self.old_layout is not None:
+            raise refusal(self.root, self.repo_id, self.old_layout)
+
     def save_info(self) -> None:
         """Write meta/info.json durably."""
+        self.check_writable()
         shaped = {name: {**one, "shape": list(one["shape"])} for name, one in self.features.items()}
         files.write_json(self.root / keys.INFO_FILE, {**self.info, "features": shaped})
 
     def save_stats(self) -> None:
         """Write meta/stats.json durably."""
+        self.check_writable()
         plain = {
             name: {stat: np.asarray(v).tolist() for stat, v in one.items()}
             for name, one in self.stats.items()
@@ -307,6 +370,15 @@ def load_info(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     _check_version(path, str(info.get("codebase_version", "")))
+    return check_info(path, info)
+
+
+def check_info(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """The contents of meta/info.json with shapes as tuples.
+
+    Raises:
+        DatasetError: it lacks something.
+    """
     missing = [name for name in NEEDED_INFO if name not in info]
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(missing)}.")
@@ -325,11 +397,7 @@ def _check_version(path: Path, version: str) -> None:
     if found is None:
         raise DatasetError(f"{path}: codebase_version is {version!r}, expected {CODEBASE_VERSION!r}.")
     if found[0] < wanted[0]:
-        raise DatasetError(
-            f"{path.parent.parent} is in format {version}; {CODEBASE_VERSION} is needed. Reading or "
-            "converting "
-            f"older formats is not supported yet."
-        )
+        raise refusal(path.parent.parent, path.parent.parent.name, version)
     if found[0] > wanted[0]:
         raise DatasetError(f"{path.parent.parent} is in the newer format {version}. Install a newer lerobot.")
 

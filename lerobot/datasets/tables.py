@@ -1,6 +1,6 @@
-"""The two small tables of a dataset: episodes (where each one lies) and tasks (what was to be done).
+"""Rows of the two small tables of a dataset as files hold them, and the tasks (what was to be done).
 
-meta/episodes/chunk-CCC/file-FFF.parquet    one row per episode; rows of `stats/...` are read when asked for
+meta/episodes/chunk-CCC/file-FFF.parquet    one row per episode (episodes.py reads them into memory)
 meta/tasks.parquet                          row i holds task_index i
 """
 
@@ -20,14 +20,6 @@ from lerobot.core.errors import DatasetError, suggest
 EPISODES_FOLDER = "meta/episodes"
 EPISODES_PATH = EPISODES_FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 STATS_PREFIX = "stats/"
-NEEDED = (
-    "episode_index",
-    "length",
-    "data/chunk_index",
-    "data/file_index",
-    "dataset_from_index",
-    "dataset_to_index",
-)
 INTEGERS = ("chunk_index", "file_index", "episode_index", "length", "dataset_from_index", "dataset_to_index")
 
 
@@ -37,112 +29,33 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         DatasetError: it is missing or damaged; names the file.
     """
+    try:
+        return open_parquet(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A parquet file whose footer was read.
+
+    Raises:
+        DatasetError: it is missing or damaged; names the file.
+    """
     if not path.is_file():
         raise DatasetError(
             f"{path} is missing. Load the dataset with force_cache_sync=True to download it again."
         )
     try:
-        return pq.ParquetFile(path).read(columns=columns)
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(
-            f"{path} is damaged ({error}). If recording was interrupted, this file was never finished; "
-            "otherwise load the dataset with force_cache_sync=True to download it again."
-        ) from error
+        raise _damaged(path, error) from error
 
 
-class EpisodeTable:
-    """Episodes by number: `table[3]` is a dict, `table["length"]` a list with one value per episode."""
-
-    def __init__(self, columns: dict[str, list], sources: list[tuple[Path, int]]) -> None:
-        self.columns = columns
-        self.sources = sources  # file and row of each episode, for the columns that stay on disk
-
-    @classmethod
-    def empty(cls) -> "EpisodeTable":
-        """A table that rows are appended to."""
-        return cls({name: [] for name in ("episode_index", "tasks", *NEEDED[1:])}, [])
-
-    @classmethod
-    def load(cls, root: Path) -> "EpisodeTable":
-        """All episodes under `meta/episodes`, without their statistics.
-
-        An episode that an earlier file holds already is what an interrupted clean-up left, and is passed
-        over.
-
-        Raises:
-            DatasetError: a needed column is missing, or episode numbers are not 0, 1, 2, ...
-        """
-        table = cls({}, [])
-        for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
-            names = _column_names(path)
-            rows = read_parquet(path, [name for name in names if not name.startswith(STATS_PREFIX)])
-            missing = [name for name in NEEDED if name not in names]
-            if missing:
-                raise DatasetError(f"{path} lacks the columns {', '.join(missing)}.")
-            table._take(rows, path)
-        return table if len(table) else cls.empty()
-
-    def _take(self, rows: pa.Table, path: Path) -> None:
-        numbers = rows.column("episode_index").to_numpy()
-        first_new = int(np.searchsorted(numbers, len(self)))
-        expected = np.arange(len(self), len(self) + len(numbers) - first_new)
-        if not np.array_equal(numbers[first_new:], expected):
-            raise DatasetError(
-                f"{path}: episode_index is {_brief(numbers)}, expected {_brief(expected)} after the files "
-                "before it. "
-                "Is a file of meta/episodes missing?"
-            )
-        for name in rows.column_names:
-            values = rows.column(name).slice(first_new).to_pylist()
-            self.columns.setdefault(name, [None] * len(self.sources)).extend(values)
-        self.sources += [(path, row) for row in range(first_new, len(numbers))]
-        for values in self.columns.values():
-            values.extend([None] * (len(self.sources) - len(values)))
-
-    def append(self, row: dict[str, Any], source: tuple[Path, int]) -> None:
-        """Add the next episode; its statistics are not kept."""
-        for name, value in row.items():
-            if not name.startswith(STATS_PREFIX):
-                self.columns.setdefault(name, [None] * len(self)).append(value)
-        self.sources.append(source)
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[i] for i in range(len(self)))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.columns
-
-    def __getitem__(self, key: int | str) -> Any:
-        if isinstance(key, str):
-            if key not in self.columns:
-                raise DatasetError(
-                    f"meta/episodes has no column {key!r}; it has {', '.join(self.columns)}."
-                    f"{suggest(key, self.columns)}"
-                )
-            return list(self.columns[key])
-        if not -len(self) <= key < len(self):
-            raise DatasetError(f"Episode {key} does not exist; there are {len(self)} (0 to {len(self) - 1}).")
-        return {name: values[key] for name, values in self.columns.items()}
-
-    def stats(self, episode: int) -> dict[str, dict[str, np.ndarray]]:
-        """Statistics of one episode, {feature: {stat: array}}, read from its file."""
-        path, row = self.sources[episode]
-        names = [name for name in _column_names(path) if name.startswith(STATS_PREFIX)]
-        return unflatten_stats(read_parquet(path, names).slice(row, 1).to_pylist()[0])
-
-
-def _column_names(path: Path) -> list[str]:
-    try:
-        return pq.read_schema(path).names
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is damaged ({error}). Is its upload or recording unfinished?") from error
-
-
-def _brief(numbers: np.ndarray) -> str:
-    return f"{numbers[0]}..{numbers[-1]}" if len(numbers) else "empty"
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{path} is damaged ({error}). If recording was interrupted, this file was never finished; "
+        "otherwise load the dataset with force_cache_sync=True to download it again."
+    )
 
 
 def flatten_stats(stats: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,15 +1,15 @@
 """Frames out of mp4 files, by number: open decoders are shared by threads, key frame groups decode once.
 
-    [(file, frame number)] -> sorted by file and number -> seek once per group -> (N, C, H, W)
+    {frame number: where to put it} --ascending--> seek once per group --> planes copied into the batch
 
-A frame's number is round(pts * fps) and its pts must be number / fps within the tolerance.
-Shapes: N frames, C H W picture (uint8 RGB, or uint16 levels with C = 1 for depth).
+Shapes: C H W picture (uint8 RGB, or uint16 levels with C = 1 for depth).
 """
 
 import os
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import av
@@ -17,16 +17,25 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.timeline import Timeline
 
 CACHE_SIZE_VARIABLE = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
 DEFAULT_CACHE_SIZE = 100
-NEAR_FRAMES = 8  # without an index of key frames: this near ahead, decoding on is cheaper than seeking
+DEFAULT_CACHE_BYTES = 256 * 1024**2
+UNLIMITED = sys.maxsize
+REFERENCE_FRAMES = 12  # pictures that a decoder holds, about
+BYTES_PER_ENTRY = 64  # of the file's frame table in memory, per frame
+DECODER_BYTES = 1024**2  # besides pictures and table
+PLANAR_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
+# Newer PyAV starts as many threads as there are cores for each picture; older ones use one and take no word.
+ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
+_is_exact: dict[tuple, bool] = {}  # per kind of picture, whether planes come out as interleaved pixels do
 
 
 class VideoReader:
     """One open mp4 file. Not for two threads at a time; see `VideoPool`."""
 
-    def __init__(self, path: Path, *, fps: float, tolerance_s: float, is_depth: bool = False) -> None:
+    def __init__(self, path: Path, timeline: Timeline, *, is_depth: bool = False) -> None:
         if not path.is_file():
             raise DatasetError(
                 f"{path} is missing. Load the dataset with force_cache_sync=True to download it again."
@@ -36,93 +45,145 @@ class VideoReader:
             self.stream = self.container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
             raise DatasetError(f"{path} is not a video that can be read ({error}).") from error
-        self.stream.thread_type, self.stream.codec_context.thread_count = (
-            "SLICE",
-            1,
-        )  # threads come from outside
-        self.path, self.fps, self.tolerance_s, self.is_depth = path, fps, tolerance_s, is_depth
-        self.index = getattr(self.stream, "index_entries", None)
+        self.stream.thread_type = "SLICE"
+        self.stream.codec_context.thread_count = 1  # threads come from outside
+        self.path, self.timeline, self.is_depth = path, timeline, is_depth
+        self.num_decoded = 0
         self._frames: Iterator[av.VideoFrame] | None = None  # decoding goes on from here
         self._at = -1  # number of the last decoded frame
         self._convert = VideoReformatter()  # kept: setting one up costs more than fifty conversions
+        context, bytes_per_pixel = self.stream.codec_context, 3 if is_depth else 1.5
+        pictures = int(REFERENCE_FRAMES * bytes_per_pixel * context.width * context.height)
+        self.num_bytes = DECODER_BYTES + pictures + BYTES_PER_ENTRY * len(timeline)  # about
 
-    def read(self, numbers: Sequence[int], put: Callable[[int, np.ndarray], None]) -> None:
-        """Call `put(number, picture (C, H, W))` for each of the ascending frame numbers.
+    def read(self, wanted: Mapping[int, np.ndarray]) -> None:
+        """Write the pictures of these frames into the arrays (C, H, W) given for them.
 
         Raises:
-            DatasetError: the file has no such frame, or its time is off by more than the tolerance.
+            DatasetError: a frame cannot be decoded, or has another size.
         """
-        layout = "gray12le" if self.is_depth else "rgb24"
-        for number in numbers:
-            pixels = self._convert.reformat(self._decode(number), format=layout).to_ndarray()
-            put(number, pixels[None] if self.is_depth else pixels.transpose(2, 0, 1))  # (C, H, W)
+        for number in sorted(wanted):
+            frame, place = self._decode(number), wanted[number]
+            if (frame.height, frame.width) != place.shape[1:]:
+                raise DatasetError(
+                    f"{self.path} has pictures of {frame.height} x {frame.width}, meta/info.json declares "
+                    f"{place.shape[1]} x {place.shape[2]} (height x width)."
+                )
+            if self.is_depth:
+                place[0] = self._convert.reformat(frame, format="gray12le", **ONE_THREAD).to_ndarray()
+            else:
+                self._write_colours(frame, place)
 
     def close(self) -> None:
         """Release the file."""
         self._frames = None
         self.container.close()
 
-    def _decode(self, number: int) -> av.VideoFrame:
-        back = 0
-        if self._should_seek(number):
-            self._seek(number)
-        while True:
-            assert self._frames is not None
-            frame = next(self._frames, None)
-            if frame is None:
-                self._at = -1
-                self._frames = None
-                raise DatasetError(
-                    f"{self.path} has no frame {number} ({number / self.fps:.3f} s); it ends before."
+    def _write_colours(self, frame: av.VideoFrame, place: np.ndarray) -> None:
+        if self._has_exact_planes(frame):
+            planes = self._planes(frame)
+            for channel, plane in zip((1, 2, 0), planes, strict=True):
+                place[channel] = plane
+        else:
+            pixels = self._pixels(frame)
+            place[...] = pixels.transpose(2, 0, 1)  # (C, H, W)
+
+    def _has_exact_planes(self, frame: av.VideoFrame) -> bool:
+        """Whether converting straight to planes, three times as fast, gives the very same pixels.
+
+        It does for sizes that fill the converter's vector units; the first picture of each kind proves it.
+        """
+        kind = (frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range)
+        if kind not in _is_exact:
+            is_exact = frame.format.name in PLANAR_FORMATS and frame.width % 16 == frame.height % 2 == 0
+            if is_exact:
+                pixels, planes = self._pixels(frame), self._planes(frame)
+                is_exact = all(
+                    np.array_equal(pixels[..., channel], plane)
+                    for channel, plane in zip((1, 2, 0), planes, strict=True)
                 )
-            seconds = float(frame.pts * self.stream.time_base)
-            self._at = round(seconds * self.fps)
-            if self._at == number:
-                self._check_time(number, seconds)
+            _is_exact[kind] = is_exact
+        return _is_exact[kind]
+
+    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, C) red, green, blue."""
+        return self._convert.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
+
+    def _planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
+        """(H, W) each: green, blue, red."""
+        planar = self._convert.reformat(frame, format="gbrp", **ONE_THREAD)
+        return [
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            for plane in planar.planes
+        ]
+
+    # --- decoding
+
+    def _decode(self, number: int) -> av.VideoFrame:
+        """The frame of this number, going on from the last one where no key frame lies between."""
+        wanted, key = int(self.timeline.pts[number]), self._key_before(number)
+        if self._frames is None or number <= self._at or key > self._at + 1:
+            self._seek(key)
+        while True:
+            frame = self._next(number)
+            if frame.pts == wanted:
+                self._at = number
                 return frame
-            if self._at > number:  # landed on a key frame behind the wanted frame, or the frame is missing
-                back = 2 * back + 4
-                if back > 4 * (number + 8):
-                    raise DatasetError(f"{self.path} has no frame {number} ({number / self.fps:.3f} s).")
-                self._seek(number - back)
+            if frame.pts > wanted:  # decoding began too late: seeking goes by the order of decoding
+                if key < 0:
+                    raise DatasetError(f"{self.path}: {self._words(number)} cannot be decoded.")
+                key = self._key_before(key - 1) if key else -1
+                self._seek(key)
 
-    def _check_time(self, number: int, seconds: float) -> None:
-        if abs(seconds - number / self.fps) > self.tolerance_s:
-            raise DatasetError(
-                f"{self.path}: frame {number} is at {seconds:.6f} s, expected {number / self.fps:.6f} s "
-                f"within {self.tolerance_s} s. Is fps={self.fps} in meta/info.json right?"
-            )
+    def _next(self, number: int) -> av.VideoFrame:
+        assert self._frames is not None
+        try:
+            frame = next(self._frames, None)
+        except av.FFmpegError as error:
+            raise DatasetError(f"{self.path}: {self._words(number)} cannot be decoded ({error}).") from error
+        if frame is None:
+            raise DatasetError(f"{self.path} ends before {self._words(number)}; the file is damaged.")
+        if frame.pts is None:
+            raise DatasetError(f"{self.path} does not say when {self._words(number)} is shown.")
+        self.num_decoded += 1
+        return frame
 
-    def _should_seek(self, number: int) -> bool:
-        if self._frames is None or number <= self._at:
-            return True
-        if self.index is None:
-            return number > self._at + NEAR_FRAMES
-        key = self.index.search_timestamp(self._pts(number))
-        return key >= 0 and self.index[key].timestamp > self._pts(self._at)
+    def _words(self, number: int) -> str:
+        return f"frame {number} ({self.timeline.seconds[number]:.3f} s)"
 
-    def _seek(self, number: int) -> None:
-        self.container.seek(max(self._pts(number), 0), stream=self.stream, backward=True)
+    def _seek(self, key: int) -> None:
+        """Go to a key frame, or with -1 to the beginning of the file."""
+        pts = self.timeline.pts
+        target = int(pts[key]) if key >= 0 else 2 * int(pts[0]) - int(pts[-1]) - 1
+        self.container.seek(target, stream=self.stream, backward=True)
         self._frames = self.container.decode(self.stream)
 
-    def _pts(self, number: int) -> int:
-        return int(round(number / self.fps / self.stream.time_base))
+    def _key_before(self, number: int) -> int:
+        """The last key frame that is not behind this frame."""
+        reach = 64
+        while True:
+            low = max(0, number + 1 - reach)
+            found = np.flatnonzero(self.timeline.is_key[low : number + 1])
+            if len(found) or low == 0:
+                return low + int(found[-1]) if len(found) else 0
+            reach *= 8
 
 
 class VideoPool:
-    """Open readers, at most `size` idle ones; each is used by one thread at a time, a file may have several.
+    """Open readers; each is used by one thread at a time, a file may have several.
 
-    A forked process starts with an empty pool, since the parent's readers share their file positions with it.
-    It keeps them untouched: closing one would wait for decoder threads that only the parent has.
+    Idle ones stay open while they are at most `size` and take at most `limit` bytes together. A forked
+    process starts with an empty pool, since the parent's readers share their file positions with it. It keeps
+    them untouched: closing one would wait for decoder threads that only the parent has.
     """
 
-    def __init__(self, *, fps: float, tolerance_s: float, size: int | None = None) -> None:
-        self.fps, self.tolerance_s = fps, tolerance_s
+    def __init__(self, *, size: int | None = None, limit: int = DEFAULT_CACHE_BYTES) -> None:
         self.size = cache_size() if size is None else size
+        self.limit = UNLIMITED if self.size == UNLIMITED else limit
         self._start()
 
     def __getstate__(self) -> dict:
-        return {"fps": self.fps, "tolerance_s": self.tolerance_s, "size": self.size}
+        return {"size": self.size, "limit": self.limit}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -133,28 +194,23 @@ class VideoPool:
         self._lock = threading.Lock()
         self._idle: OrderedDict[tuple[Path, int], VideoReader] = OrderedDict()
         self._count = 0
+        self.num_decoded = 0  # frames, of all files
 
     def read(
-        self,
-        path: Path,
-        numbers: Sequence[int],
-        put: Callable[[int, np.ndarray], None],
-        *,
-        is_depth: bool = False,
+        self, path: Path, timeline: Timeline, wanted: Mapping[int, np.ndarray], *, is_depth: bool = False
     ) -> None:
-        """Decode the distinct frame `numbers` of one file; see `VideoReader.read`."""
+        """Decode frames of one file into the arrays given for them; see `VideoReader.read`."""
         if self._process != os.getpid():
             self._of_parent = self._idle
             self._start()
-        reader = self._take(path) or VideoReader(
-            path, fps=self.fps, tolerance_s=self.tolerance_s, is_depth=is_depth
-        )
+        reader = self._take(path) or VideoReader(path, timeline, is_depth=is_depth)
+        before = reader.num_decoded
         try:
-            reader.read(sorted(set(numbers)), put)
+            reader.read(wanted)
         except BaseException:
             reader.close()
             raise
-        self._give(path, reader)
+        self._give(path, reader, reader.num_decoded - before)
 
     def close(self) -> None:
         """Close every idle reader."""
@@ -168,13 +224,16 @@ class VideoPool:
             key = next((key for key in reversed(self._idle) if key[0] == path), None)
             return self._idle.pop(key) if key else None
 
-    def _give(self, path: Path, reader: VideoReader) -> None:
+    def _give(self, path: Path, reader: VideoReader, num_decoded: int) -> None:
         surplus = []
         with self._lock:
             self._count += 1
+            self.num_decoded += num_decoded
             self._idle[path, self._count] = reader
-            while len(self._idle) > self.size:
+            used = sum(one.num_bytes for one in self._idle.values())
+            while len(self._idle) > self.size or (used > self.limit and len(self._idle) > 1):
                 surplus.append(self._idle.popitem(last=False)[1])
+                used -= surplus[-1].num_bytes
         for old in surplus:
             old.close()
 
@@ -185,7 +244,7 @@ def cache_size() -> int:
     if not text:
         return DEFAULT_CACHE_SIZE
     if text in ("none", "-1"):
-        return 1_000_000
+        return UNLIMITED
     if not text.isdigit():
         raise DatasetError(f"{CACHE_SIZE_VARIABLE}={text!r}: expected a whole number, 'none' or '-1'.")
     return int(text)

@@ -177,7 +177,10 @@ def _edit_info(root, **changes):
     [
         ({"total_episodes": 4}, "counts 4 episodes, meta/episodes holds 3"),
         ({"total_frames": 18}, "counts 18 frames, the episodes in meta/episodes add up to 17"),
-        ({"codebase_version": "v2.1"}, "format v2.1; v3.0 is needed.*not supported yet"),
+        (
+            {"codebase_version": "v2.1"},
+            "codebase_version is 'v2.1', but the episodes are in meta/episodes/ as in v3.0",
+        ),
         ({"codebase_version": "v4.0"}, "newer format v4.0"),
         ({"fps": 0}, "fps=0, expected a number greater than 0"),
         ({"fps": 20}, "out of step with fps=20; the first is episode 0, frame_index 1"),
@@ -216,10 +219,10 @@ def test_a_video_that_is_too_short_is_named(copy):
     short = copy / "short.mp4"
     join_videos([Segment(path=whole, start=0, length=10)], short, fps=10)
     short.replace(whole)
-    dataset = open_(copy)
-    dataset[9]
-    with pytest.raises(DatasetError, match=r"file-000.mp4 has no frame 12"):
-        dataset[12]
+    assert len(open_(copy, episodes=[0, 1])) == 10
+    with pytest.raises(DatasetError, match=r"file-000.mp4 has no frame at 1.000 s, where episode 2") as error:
+        open_(copy)
+    assert "lerobot-doctor" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
         hub.repos["dataset", "me/name"].files() # what was pushed
 
 It answers what `huggingface_hub` asks when repositories are made, uploaded to, listed, tagged and downloaded.
-Every request is noted in `hub.requests` as "METHOD path".
+Every request is noted in `hub.requests` as "METHOD path". With `hub.uploads_left = n` it refuses uploads of
+large files after n of them.
 """
 
 import base64
@@ -54,6 +55,7 @@ class FakeHub:
         self.repos: dict[tuple[str, str], FakeRepo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.uploads_left: int | None = None
         self.lock = threading.Lock()
         hub = self
 
@@ -191,13 +193,22 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "oid": one["oid"],
                 "size": one["size"],
-                "actions": {"upload": {"href": f"{self.hub.url}/upload/{one['oid']}", "header": {}}},
             }
+            # Contents that were uploaded before are not asked for again.
+            | ({} if one["oid"] in self.hub.objects else {"actions": {"upload": self._place(one["oid"])}})
             for one in json.loads(body)["objects"]
         ]
         self._json({"transfer": "basic", "objects": objects})
 
+    def _place(self, oid: str) -> dict:
+        return {"href": f"{self.hub.url}/upload/{oid}", "header": {}}
+
     def lfs_put(self, body: bytes, oid: str) -> None:
+        if self.hub.uploads_left is not None:
+            if self.hub.uploads_left == 0:
+                self._json({"error": "the line was cut"}, 403)
+                return
+            self.hub.uploads_left -= 1
         if hashlib.sha256(body).hexdigest() != oid:
             self._json({"error": "checksum"}, 400)
             return
@@ -247,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("revision")
             return
         found = [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            {"type": "file", "path": name, "size": len(data)} | _identity(name, data)
             for name, data in sorted(repo.commits[oid].items())
             if folder is None or name.startswith(f"{folder}/")
         ]
@@ -304,6 +315,15 @@ class _Handler(BaseHTTPRequestHandler):
         etag = hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "Content-Type": "application/octet-stream"}
         self._send(data, 200, {**headers, "Accept-Ranges": "none"})
+
+
+def _identity(name: str, data: bytes) -> dict:
+    """What a listing says about contents: git's hash of a small file, SHA-256 of a large one."""
+    git = {"oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+    if not name.endswith(LFS_ENDINGS):
+        return git
+    large = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return git | {"lfs": large}
 
 
 REVISION = r"(?P<revision>[^/]+)"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_training_publishes_the_policy(act_your_dataset, guides_hub):
     assert {"config.json", "policy_preprocessor.json", "policy_postprocessor.json", "README.md"} <= set(files)
     assert f"published   {guides_hub.url}/me/act_policy/commit/" in said
     assert "HTTP Request" not in said  # what libraries tell each other
+
+
+def test_publishing_a_dataset(place, guides_hub):
+    shutil.copytree(place.home / "me/so101_test", place.folder / "data/raw/so101_test")
+    said = place.type(only("basics_push"))
+    files = guides_hub.repos["dataset", "me/so101_test"].files("v3.0")
+    raw = place.folder / "data/raw/so101_test"
+    names = {path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file()}
+    assert set(files) == names | {"README.md"}
+    assert all(files[name] == (raw / name).read_bytes() for name in names)
+    assert f"published  {guides_hub.url}/datasets/me/so101_test/commit/" in said
 
 
 def test_evaluating_the_published_policy(place, act_your_dataset):

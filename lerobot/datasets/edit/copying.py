@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.core.errors import DatasetError
@@ -30,13 +29,13 @@ from lerobot.datasets.edit.carry import CarriedStats
 from lerobot.datasets.edit.change import Change, Tell, silent
 from lerobot.datasets.edit.encoding import encode_segment, stored_encoder
 from lerobot.datasets.edit.episodes import CarriedColumns, Pick, stats_of, with_stats, write_block
-from lerobot.datasets.edit.rows import RowReader, RowWriter, output_schema
+from lerobot.datasets.edit.rows import RowReader, RowWriter, output_schema, stored_schema
 from lerobot.datasets.edit.target import Target, staged
 from lerobot.datasets.edit.verify import verify
 from lerobot.datasets.encoder import probe_info
 from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
-from lerobot.datasets.schema import is_depth
+from lerobot.datasets.schema import data_features, is_depth
 from lerobot.datasets.stats import Stats, aggregate_stats
 from lerobot.datasets.tables import TaskTable
 
@@ -129,6 +128,19 @@ class Copy:
         return [int(columns[id(meta)][episode]) for meta, episode in self.picks]
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of the new data files."""
+        paths = dict.fromkeys(m.root / m.get_data_file_path(e) for m, e in self.picks)
+        stored = [stored_schema(path) for path in paths]
+        kept = data_features(self.features)
+        declared = {name for meta, _ in self.picks[:1] for name in meta.features}
+        schema = output_schema(self.features, stored, self.renamed, gone=declared - set(kept))
+        lost = {name for one in stored for name in one.names} - declared - set(schema.names)
+        if lost:
+            logger.warning("Columns that not every data file has stay behind: %s.", ", ".join(sorted(lost)))
+        return schema
+
+    @cached_property
     def pieces(self) -> dict[str, list[videos.Piece]]:
         """What is taken out of the source videos, by camera."""
         old = {new: name for name, new in self.renamed.items()}
@@ -156,7 +168,8 @@ class Copy:
 
     @property
     def total(self) -> int:
-        """Frames of all series: what progress is counted in."""
+        """Frames of all series: what progress is counted in. Everything is planned when it is known."""
+        _ = self.schema
         encoded = sum(one.segment.length for some in self.pieces.values() for one in some if one.encodes)
         return sum(self.lengths) * (1 + len(self.video_keys)) + encoded
 
@@ -197,7 +210,7 @@ class Copy:
         reader, start = RowReader(), 0
         writer = RowWriter(
             folder,
-            schema=self._schema(),
+            schema=self.schema,
             limit_mb=self.setting("data_files_size_in_mb"),
             chunks_size=self.first.chunks_size,
             joins=self.joins_data,
@@ -223,19 +236,6 @@ class Copy:
             start += len(table)
             advance(len(table))
         writer.close()
-
-    def _schema(self) -> pa.Schema:
-        paths = dict.fromkeys(m.root / m.get_data_file_path(e) for m, e in self.picks)
-        stored = [pq.read_schema(path) for path in paths]
-        gone = {name for meta, _ in self.picks[:1] for name in meta.features} - set(self.features)
-        schema = output_schema(self.features, stored, self.renamed, gone=gone)
-        lost = {name for one in stored for name in one.names}
-        lost -= {*schema.names, *self.renamed, *gone}
-        if lost:
-            logger.warning(
-                "Columns that not every data file has are left behind: %s.", ", ".join(sorted(lost))
-            )
-        return schema
 
     def _rename_columns(self, table: pa.Table) -> pa.Table:
         return table.rename_columns([self.renamed.get(name, name) for name in table.column_names])

@@ -57,11 +57,11 @@ def _about_camera(job: Copy, key: str, made: Sequence[NewFile]) -> list[str]:
     how = "links" if job.target.replaces else "copies"
     lines = []
     if whole:
-        lines.append(f"{key}: {how} {len(whole)} files as they are, {_size(sum(n.size for n in whole))}")
+        what = "1 file as it is" if len(whole) == 1 else f"{len(whole)} files as they are"
+        lines.append(f"{key}: {how} {what}, {_size(sum(new.size for new in whole))}")
     if joined:
-        lines.append(
-            f"{key}: writes {len(joined)} files of copied packets, about {_size(sum(n.size for n in joined))}"
-        )
+        what = f"{len(joined)} file{'' if len(joined) == 1 else 's'} of copied packets"
+        lines.append(f"{key}: writes {what}, about {_size(sum(new.size for new in joined))}")
     for new in anew:
         episodes = [job.picks[k] for one in new.pieces if one.encodes for k in one.episodes]
         numbers = [episode for _, episode in episodes]

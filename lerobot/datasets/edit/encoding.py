@@ -7,6 +7,7 @@ Depth levels are passed on as they are; their scale stays that of `info`.
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -64,6 +65,7 @@ def encode_segment(
     Raises:
         DatasetError: the frames cannot be decoded or encoded, or another number of them came out.
     """
+    os.environ.setdefault("SVT_LOG", "1")  # errors only; the encoder prints its settings otherwise
     rate = Fraction(fps).limit_denominator(100_000)
     codec, convert = resolve_codec(config), VideoReformatter()
     out.parent.mkdir(parents=True, exist_ok=True)

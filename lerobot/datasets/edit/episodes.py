@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import tables
 from lerobot.datasets.compact import advance
+from lerobot.datasets.edit.rows import stored_schema
+from lerobot.datasets.episodes import NEEDED
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.stats import Stats
 
 ROWS_PER_TABLE = 5000
 PLACE = ("meta/episodes/chunk_index", "meta/episodes/file_index")
-OWN = {*tables.NEEDED, "tasks", *PLACE}  # written anew
+OWN = {*NEEDED, "tasks", *PLACE}  # written anew
 VIDEOS = "videos/"
 Pick = tuple[LeRobotDatasetMetadata, int]  # a dataset and an episode of it
 
@@ -58,13 +60,14 @@ class CarriedColumns:
 
     def _stored(self, path: Path, meta: LeRobotDatasetMetadata) -> pa.Table:
         if self.read is None or self.read[0] != path:
-            names = {old: new for old in pq.read_schema(path).names if (new := self._new_name(old, meta))}
+            names = {old: new for old in stored_schema(path).names if (new := self._new_name(old, meta))}
             table = tables.read_parquet(path, list(names))
-            for at, (old, new) in enumerate(names.items()):
-                column = table.column(old)
-                kind = _stats_type(new, column.type)
-                table = table.set_column(at, new, column if kind is None else column.cast(kind))
-            self.read = path, table.replace_schema_metadata(None)
+            columns = {}
+            for old, new in names.items():
+                kind = _stats_type(new, table.schema.field(old).type)
+                columns[new] = table.column(old) if kind is None else table.column(old).cast(kind)
+            table = pa.table(columns)
+            self.read = path, table
         return self.read[1]
 
     def _new_name(self, name: str, meta: LeRobotDatasetMetadata) -> str | None:

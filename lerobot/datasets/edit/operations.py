@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -24,7 +25,9 @@ Reencode = Literal["never", "allowed"]
 class Job(Protocol):
     """One dataset that is going to be made."""
 
-    total: int  # frames, as progress is counted
+    @property
+    def total(self) -> int:
+        """Frames, as progress is counted; everything is planned once it is known. 0: nothing to do."""
 
     def lines(self) -> list[str]:
         """What it will do."""
@@ -100,7 +103,7 @@ class MergeConfig(OperationConfig):
 
         if request.new_repo_id is None:
             raise ConfigError("--new_repo_id must be given: the name of the merged dataset.")
-        roots = self.roots or [None] * len(self.repo_ids)
+        roots: Sequence[Path | None] = self.roots or [None] * len(self.repo_ids)
         metas = [request.open(name, root) for name, root in zip(self.repo_ids, roots, strict=True)]
         return [
             plan_merge(

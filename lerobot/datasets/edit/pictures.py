@@ -92,7 +92,9 @@ def plan_image_to_video(
     if not meta.image_keys:
         raise DatasetError(f"{meta.repo_id!r} has no camera that is stored as pictures.")
     rgb, depth = rgb_encoder or RGBEncoderConfig(), depth_encoder or DepthEncoderConfig()
-    encoders = {key: depth if is_depth(meta.features[key]) else rgb for key in meta.image_keys}
+    encoders: dict[str, VideoEncoderConfig] = {
+        key: depth if is_depth(meta.features[key]) else rgb for key in meta.image_keys
+    }
     features = {
         name: {**feature, "dtype": "video"} if name in encoders else feature
         for name, feature in meta.features.items()

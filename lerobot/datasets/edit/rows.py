@@ -84,7 +84,8 @@ class RowWriter:
         self.joins = joins  # whether rows of different source files may share a file
         self.writer: pq.ParquetWriter | None = None
         self.at: Position = (0, 0)
-        self.frames, self.source = 0, None
+        self.frames = 0
+        self.source: Path | None = None
 
     def write(self, table: pa.Table, source: Path) -> Position:
         """Add an episode that comes from a source file; returns the new file's numbers."""
@@ -117,6 +118,20 @@ class RowWriter:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
+
+
+def stored_schema(path: Path) -> pa.Schema:
+    """The columns of a parquet file.
+
+    Raises:
+        DatasetError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing.")
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}).") from error
 
 
 def output_schema(

@@ -113,6 +113,9 @@ def staged(target: Target) -> Iterator[Path]:
             os.fsync(mark.fileno())
             if before is not None and _identity(target.root) != before:
                 raise DatasetError(f"{target.root} was changed by somebody while it was edited; run again.")
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DatasetError(f"Writing {target.root} failed ({error}); nothing was changed.") from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -151,7 +154,9 @@ def _move(old: Path, new: Path) -> None:
 
 def exchange(one: Path, other: Path) -> bool:
     """Swap two names of one file system at one stroke; False where the system cannot."""
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux" and hasattr(library, "renameat2"):
         return library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0
