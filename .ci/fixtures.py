@@ -12,7 +12,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-PARTS = ["datasets/v30", "datasets/v21", "stats", "sampler", "normalize", "optim", "policies/act", "policies/legacy_act"]
+PARTS = [
+    "datasets/v30",
+    "datasets/v21",
+    "stats",
+    "sampler",
+    "normalize",
+    "optim",
+    "policies/act",
+    "policies/legacy_act",
+]
 
 # Beginnings of names of checks -> what the complaint says while their part is not built.
 NOT_BUILT = {"optim/preset/": "policy type"}  # presets of policies that have no folder yet

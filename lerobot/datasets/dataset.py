@@ -55,6 +55,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     Raises:
         DatasetError: the dataset is not found, is damaged, or does not have what was asked for.
+
+    Size: half of it are the documented signatures that existing scripts call.
     """
 
     def __init__(

@@ -24,7 +24,6 @@ from lerobot.datasets.cache import CacheFolder, reserve
 logger = logging.getLogger(__name__)
 
 KINDS = ("ram", "disk")
-DEFAULT_BYTES = 4 * 1024**3
 MARK_BYTES, PAGE_BYTES = 4, 4096
 GIB = 1024**3
 Shape = tuple[int, int, int]  # C H W

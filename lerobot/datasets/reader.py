@@ -20,9 +20,10 @@ from lerobot.core.types import image_shape
 from lerobot.datasets import depth, images
 from lerobot.datasets.cache import identify, make_key
 from lerobot.datasets.columns import Columns, Frames
+from lerobot.datasets.config import CACHE_BYTES
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.footage import Footage
-from lerobot.datasets.frame_cache import DEFAULT_BYTES, KINDS, FrameCache, Shape, open_caches
+from lerobot.datasets.frame_cache import KINDS, FrameCache, Shape, open_caches
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import is_depth
 from lerobot.datasets.video import VideoPool
@@ -68,7 +69,7 @@ class FrameReader:
         self.videos = VideoPool()
         self.image_sizes = self._checked_sizes(image_sizes or {})
         self._sources: dict[str, Shape] = {}
-        self.caches = self._open_caches(cache, DEFAULT_BYTES if cache_bytes is None else cache_bytes)
+        self.caches = self._open_caches(cache, CACHE_BYTES if cache_bytes is None else cache_bytes)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """The items at these positions, stacked: tensors (B, ...), texts as lists of B.

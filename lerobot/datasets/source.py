@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lerobot.core.config import extra
-
-CACHE_BYTES = 8 * 1024**3
+from lerobot.datasets.config import CACHE_BYTES
 
 
 @dataclass(kw_only=True)

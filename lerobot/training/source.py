@@ -78,17 +78,22 @@ def open_dataset(
     deltas: Mapping[str, list[float]],
 ) -> LeRobotDataset:
     """One dataset; `kept` maps its features to the names that `deltas` speaks of."""
-    data = cfg.dataset
+    data, sizes = cfg.dataset, picture_sizes(cfg)
+    own_sizes = {own: sizes[common] for own, common in kept.items() if common in sizes}
     return LeRobotDataset(
         meta.repo_id,
         root=data.roots[data.names.index(meta.repo_id)],
         episodes=data.episodes,
+        tasks=data.tasks,
         revision=data.revision,
         delta_timestamps={own: deltas[common] for own, common in kept.items() if common in deltas} or None,
         tolerance_s=cfg.tolerance_s,
         download_videos=data.download_videos,
         return_uint8=True,
         depth_output_unit=data.depth_output_unit,
+        cache=data.cache,
+        cache_bytes=data.cache_bytes // len(data.names),
+        image_sizes=own_sizes or None,
     )
 
 
