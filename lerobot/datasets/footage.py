@@ -89,7 +89,8 @@ class Footage:
     def _camera(self, key: str) -> Camera:
         count = len(self.lengths)
         paths, file = self.meta.files_of(np.arange(count), video_key=key)
-        start_s = np.asarray(self.meta.episodes.column(f"videos/{key}/from_timestamp"), dtype=np.float64)
+        starts = self.meta.episodes.column(f"videos/{key}/from_timestamp") if count else []
+        start_s = np.asarray(starts, dtype=np.float64)
         return Camera(
             names=[path.as_posix() for path in paths],
             file=file,

@@ -188,7 +188,7 @@ class EpisodeWriter:
     def _stats_are_behind(self) -> bool:
         """Whether the last episode is missing in meta/stats.json."""
         counted = int(np.ravel(self.meta.stats.get(keys.INDEX, {}).get("count", 0))[0])
-        lengths = self.meta.episodes.columns.get("length", [])
+        lengths = self.meta.episodes["length"]
         return bool(lengths) and counted == self.meta.total_frames - lengths[-1]
 
     # --- one episode
@@ -404,8 +404,8 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def next_position(meta: LeRobotDatasetMetadata, series: str) -> Position:
     """Chunk and file number after the last one of a series: "data" or "videos/<camera>"."""
-    chunks = meta.episodes.columns.get(f"{series}/chunk_index", [])
-    numbers = meta.episodes.columns.get(f"{series}/file_index", [])
+    columns = meta.episodes.columns
+    chunks, numbers = (columns.get(f"{series}/{part}_index") or () for part in ("chunk", "file"))
     used = [(c, f) for c, f in zip(chunks, numbers, strict=True) if c is not None]
     return compact.advance(max(used), meta.chunks_size) if used else (0, 0)
 

@@ -140,6 +140,17 @@ def test_of_two_that_create_a_dataset_one_is_refused(tmp_path):
     made.record(held[0], [2])
 
 
+def test_a_dataset_without_episodes_opens_and_goes_on(tmp_path):
+    """What is there when a recording dies before its first episode is saved."""
+    create(tmp_path / "a")
+    dataset = LeRobotDataset("me/made", root=tmp_path / "a")
+    assert (len(dataset), dataset.num_episodes) == (0, 0)
+    dataset = resume(tmp_path / "a")
+    made.record(dataset, [2])
+    dataset.finalize()
+    made.check(LeRobotDataset("me/made", root=tmp_path / "a"), [2])
+
+
 def test_reading_while_another_process_records(tmp_path):
     """Episodes are added, files joined and deleted all the time; a reader sees whole episodes only."""
     root, seen, num_read = tmp_path / "a", set(), 0
