@@ -55,7 +55,8 @@ class Footage:
         self.episodes = np.asarray(episodes, dtype=np.int64)
         self.lengths = np.asarray(meta.episodes.column("length"), dtype=np.int64)  # (E,)
         self.timelines: dict[str, Timeline] = {}  # by name
-        self.cameras = {name: self._camera(name) for name in meta.video_keys}
+        video_keys = meta.video_keys if len(self.lengths) else []  # an empty dataset has no columns of them
+        self.cameras = {name: self._camera(name) for name in video_keys}
         self._lock = threading.Lock()
         if self.cameras:
             self._open()

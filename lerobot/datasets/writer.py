@@ -84,8 +84,8 @@ class EpisodeWriter:
         self.check = FrameCheck(meta.features)
         self.is_finalized = False
         self._lock = lock or WriterLock(meta.root)
-        self.ledger = Ledger.open(meta)
         self._clock = CaptureClock()
+        self.ledger = Ledger.open(meta)
         workers = picture_threads or min(4, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="picture")
         self._table: pa.Table | None = None  # the file of meta/episodes that is being filled
@@ -278,11 +278,12 @@ class EpisodeWriter:
                 tasks.save(root)
             undo.append(lambda: files.take_back(places))
             files.place(places)
-            self.ledger.note(self._summaries, episode=row["episode_index"])
+            self.ledger.note(self._summaries, episode=len(self.meta.episodes))
         self.meta.tasks = tasks
         return row | take.capture_columns() | tables.flatten_stats(self._stats)
 
     def _episode_summaries(self, columns: dict[str, Any]) -> Summaries:
+        """What the statistics of the episode are made of."""
         found: Summaries = {}
         for name, feature in self.meta.features.items():
             if name in self._take.tallies:
@@ -291,6 +292,12 @@ class EpisodeWriter:
                 stored = columns[name].astype(np.dtype(feature["dtype"]))  # timestamps are rounded
                 found[name] = Summary.of_rows(stored)
         return found
+
+    def _stats_with(self, episode: Stats) -> Stats:
+        """The dataset's statistics after this episode: exact where all summaries are known."""
+        exact = self.ledger.stats()
+        known = [{k: v for k, v in one.items() if k not in exact} for one in (self.meta.stats, episode)]
+        return aggregate_stats([one for one in known if one]) | exact
 
     def _write_data(self, columns: dict[str, Any], path: Path) -> None:
         """The episode's own data file, one row group."""
@@ -366,15 +373,9 @@ class EpisodeWriter:
             return
         with disk.told(self.meta.root / keys.INFO_FILE, "make room and try again"):
             self.meta.save_counters()
-            if len(self.meta.episodes) % EPISODES_PER_SAVE == 0:
+            if self._counters_are_behind and len(self.meta.episodes) % EPISODES_PER_SAVE == 0:
                 self.ledger.save()
         self._counters_are_behind = False
-
-    def _stats_with(self, episode: Stats) -> Stats:
-        """The dataset's statistics after this episode: exact where all summaries are known."""
-        exact = self.ledger.stats()
-        known = [{k: v for k, v in one.items() if k not in exact} for one in (self.meta.stats, episode)]
-        return aggregate_stats([one for one in known if one]) | exact
 
     def _describe_cameras(self, row: dict[str, Any]) -> None:
         """What info.json says about each camera once there is a picture of it."""

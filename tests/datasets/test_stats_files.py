@@ -130,7 +130,8 @@ def test_episodes_after_the_last_saved_sketches_are_counted_again(tmp_path):
     dataset = LeRobotDataset.create("me/made", 10, FEATURES, root=root, rgb_encoder=made.FAST)
     made.record(dataset, [4, 3, 5])  # and no finalize()
     assert json.loads((root / keys.SKETCHES_FILE).read_text())["episodes"] == 1
-    del dataset  # which ends its right to write
+    shutil.copytree(root, tmp_path / "left")  # as a process that was killed leaves it
+    root = tmp_path / "left"
     dataset = LeRobotDataset.resume("me/made", root=root, rgb_encoder=made.FAST)
     made.record(dataset, [2], first=3)
     dataset.finalize()
@@ -293,6 +294,7 @@ def _recompute_and_die(root: Path, number: int) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_recomputing_in_place_may_die_at_any_file_operation(original, tmp_path):
     wanted = recompute_stats(
         LeRobotDataset("me/made", root=original), skip_image_video=False, output_dir=tmp_path / "wanted"
@@ -336,3 +338,23 @@ def test_every_frame_is_taken_on_demand(tmp_path, monkeypatch):
     assert recompute_stats(dataset, skip_image_video=False).meta.stats[WRIST]["count"].tolist() == [2]
     whole = recompute_stats(dataset, skip_image_video=False, all_frames=True)
     assert whole.meta.stats[WRIST]["count"].tolist() == [9]
+
+
+def test_edits_of_another_program_s_datasets_give_its_statistics(tmp_path):
+    folder = GOLDEN / "v30_tools"
+    wanted = json.loads((folder / "expected.json").read_text())
+    one, two = (LeRobotDataset(f"golden/{name}", root=folder / name) for name in ("one", "two"))
+    parts = split_dataset(one, {"train": [0, 2, 3], "val": [1]}, tmp_path / "split")
+    made_now = {
+        "delete_episodes [1]": delete_episodes(one, [1], tmp_path / "del"),
+        "merge_datasets [one, two]": merge_datasets([one, two], "golden/merged", tmp_path / "m"),
+    }
+    expected = {name: wanted[name]["stats"] for name in made_now}
+    made_now |= parts
+    expected |= {k: v["stats"] for k, v in wanted["split_dataset {train: [0, 2, 3], val: [1]}"].items()}
+    for name, edited in made_now.items():
+        found = stored(edited.root)
+        assert set(found) == set(expected[name]), name
+        for feature in set(found) - {"task_index"}:  # there, tasks are numbered in the order of a set
+            for stat, value in expected[name][feature].items():
+                np.testing.assert_allclose(found[feature][stat], value, rtol=1e-5, atol=1e-9, err_msg=name)

@@ -78,8 +78,8 @@ def recompute_stats(
         all_frames: take every frame of every camera instead of a sample.
 
     Raises:
-        DatasetError: numbers are missing, NaN or infinite; the folder exists; or the dataset is only in the
-            download cache and no other folder is given.
+        DatasetError: numbers are missing, NaN or infinite; the folder exists; the dataset is in an older
+            format, or only in the download cache and no other folder is given.
     """
     is_copy = output_dir is not None or repo_id is not None
     _check(dataset, in_place=not is_copy, relative_action=relative_action)
@@ -107,6 +107,7 @@ def recompute_stats(
 def _check(dataset: LeRobotDataset, *, in_place: bool, relative_action: bool) -> None:
     if dataset.writer is not None and not dataset.writer.is_finalized:
         raise DatasetError("This dataset is being recorded. Call finalize() before recomputing statistics.")
+    dataset.meta.check_writable()
     if in_place and dataset.meta.location.revision is not None:
         raise DatasetError(
             f"{dataset.repo_id!r} is only in the download cache, which is not changed. Give output_dir or "
