@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.datasets import tables
-from lerobot.datasets.encoder import Segment, join_videos, stream_kind
+from lerobot.datasets.join import Segment, join_videos, stream_kind
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 
 MIB = 1024**2

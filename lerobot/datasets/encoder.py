@@ -25,9 +25,6 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import disk
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
-from lerobot.datasets.join import Segment as Segment
-from lerobot.datasets.join import join_videos as join_videos
-from lerobot.datasets.join import stream_kind as stream_kind
 
 CANONICAL = {"libdav1d": "av1", "libaom-av1": "av1", "libsvtav1": "av1", "libx264": "h264", "libx265": "hevc"}
 

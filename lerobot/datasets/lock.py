@@ -74,7 +74,13 @@ class WriterLock:
         self._state = _state(self.root)
         if sys.platform != "win32":  # Windows deletes no open file; there the file stays, unlocked
             self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it may hold something else
+                self.path.parent.rmdir()
         self._forget()
+
+    def follow(self, root: Path) -> None:
+        """The dataset was renamed while the lock was held: its file is there now."""
+        self.root, self.path = root, root / LOCK_FILE
 
     def _locked(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)

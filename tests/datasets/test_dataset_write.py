@@ -81,12 +81,12 @@ def test_default_encoder_is_av1(tmp_path):
 
 
 def test_size_limits_begin_new_files(tmp_path):
-    dataset = create(tmp_path / "a", chunks_size=2, data_files_size_in_mb=0.02, video_files_size_in_mb=0.003)
-    made.record(dataset, [3, 3, 3, 3, 3])
+    dataset = create(tmp_path / "a", chunks_size=2, data_files_size_in_mb=0.001, video_files_size_in_mb=0.003)
+    made.record(dataset, [3, 3, 3, 3, 3])  # each larger than a data file should be
     dataset.finalize()
     made.check(LeRobotDataset("me/made", root=tmp_path / "a"), [3] * 5)
     places = list(zip(*(dataset.meta.episodes[f"data/{p}_index"] for p in ("chunk", "file")), strict=True))
-    assert len(set(places)) > 1 and max(file for _, file in places) <= 1 and places == sorted(places)
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
 
 
 def test_resuming_adds_new_files(tmp_path):

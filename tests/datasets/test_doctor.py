@@ -227,6 +227,7 @@ def test_cameras_that_drift_and_repeat_are_named(copy):
         f"capture/{TOP}/repeated": [[], [2], []],
         "capture/fps": [10.0, 10.0, 8.2],
     }
+    table = table.drop_columns([name for name in table.column_names if name.startswith("capture/")])
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     pq.write_table(table, copy / EPISODES)

@@ -13,7 +13,7 @@ import torch
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset, footage, video
-from lerobot.datasets.encoder import Segment, join_videos
+from lerobot.datasets.join import Segment, join_videos
 from lerobot.datasets.timeline import read_timeline
 from lerobot.datasets.video import VideoPool
 from tests.fakes import dataset as made

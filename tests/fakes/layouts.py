@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot.datasets import LeRobotDataset
-from lerobot.datasets.encoder import Segment, join_videos
+from lerobot.datasets.join import Segment, join_videos
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from tests.fakes import dataset as made
 

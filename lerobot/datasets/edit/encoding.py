@@ -17,8 +17,8 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
-from lerobot.datasets.encoder import codec_options, resolve_codec
 from lerobot.datasets.join import Segment, clean_start, stored_order
 from lerobot.datasets.schema import is_depth
 
