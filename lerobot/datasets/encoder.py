@@ -26,8 +26,6 @@ from lerobot.datasets import disk
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 
-CANONICAL = {"libdav1d": "av1", "libaom-av1": "av1", "libsvtav1": "av1", "libx264": "h264", "libx265": "hevc"}
-
 
 class VideoEncoder:
     """Encodes the frames of one camera of one episode in a thread of its own; no frame is ever dropped.
@@ -214,36 +212,3 @@ def _video_frame(frame: np.ndarray, *, is_depth: bool) -> av.VideoFrame:
     if is_depth:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray12le")
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
-
-
-def probe_info(path: Path, config: VideoEncoderConfig) -> dict[str, Any]:
-    """What `meta/info.json` says about a camera: facts of the stream, then the encoder's settings."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        info = {
-            "video.height": stream.codec_context.height,
-            "video.width": stream.codec_context.width,
-            "video.codec": CANONICAL.get(stream.codec_context.name, stream.codec_context.name),
-            "video.pix_fmt": stream.codec_context.pix_fmt,
-            "video.fps": int(stream.base_rate or stream.average_rate),
-            "video.channels": len(stream.codec_context.format.components),
-            "has_audio": bool(container.streams.audio),
-        }
-    return info | encoder_info(config)
-
-
-def encoder_info(config: VideoEncoderConfig) -> dict[str, Any]:
-    """An encoder's settings as they are stored under a feature's `info`."""
-    info: dict[str, Any] = {
-        "video.g": config.g,
-        "video.crf": config.crf,
-        "video.preset": config.speed,
-        "video.fast_decode": config.fast_decode,
-        "video.video_backend": config.video_backend,
-        "video.extra_options": dict(config.extra_options),
-    }
-    if isinstance(config, DepthEncoderConfig):
-        info |= {
-            f"video.{key}": getattr(config, key) for key in ("depth_min", "depth_max", "shift", "use_log")
-        }
-    return info

@@ -27,7 +27,8 @@ from lerobot.datasets import codec, compact, depth, disk, tables
 from lerobot.datasets.capture import CaptureClock, Captured
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.depth import DepthScale
-from lerobot.datasets.encoder import VideoEncoder, probe_info
+from lerobot.datasets.encoder import VideoEncoder
+from lerobot.datasets.encoder_info import probe_info, recorded_encoder
 from lerobot.datasets.frames import FrameCheck
 from lerobot.datasets.ledger import EPISODES_PER_SAVE, Ledger, Summaries, stats_of
 from lerobot.datasets.lock import WriterLock
@@ -109,9 +110,14 @@ class EpisodeWriter:
 
     @classmethod
     def for_existing(cls, meta: LeRobotDatasetMetadata, **options: Any) -> "EpisodeWriter":
-        """The writer of an existing dataset: what an interrupted recording left is put in order first."""
+        """The writer of an existing dataset: what an interrupted recording left is put in order first.
+
+        Without an encoder the cameras go on as they were recorded.
+        """
         lock = WriterLock(meta.root)
         meta.reload()  # what another process did before it let the dataset go
+        for name, of_depth in (("rgb_encoder", False), ("depth_encoder", True)):
+            options[name] = options.get(name) or recorded_encoder(meta.features, of_depth=of_depth)
         self = cls(meta, lock=lock, **options)
         self.repair()
         return self

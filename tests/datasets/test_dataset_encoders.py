@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -255,3 +256,17 @@ def test_datasets_without_capture_times_say_so(tmp_path):
     assert meta.capture_times(0) == {} and meta.repeated_frames(0) == {}
     with pytest.raises(DatasetError, match="Episode 0 of .* has no capture times"):
         meta.cadence(0)
+
+
+def test_a_resumed_recording_goes_on_with_its_encoder(tmp_path):
+    made.make(tmp_path / "a", [2], made.VIDEO)  # h264
+    dataset = LeRobotDataset.resume("me/made", root=tmp_path / "a")
+    made.record(dataset, [3], first=1)
+    dataset.finalize()
+    files = {path.name: read_codec(path) for path in (tmp_path / "a").rglob("*.mp4")}
+    assert set(files.values()) == {"h264"} and dataset.writer.rgb_encoder.crf == made.FAST.crf
+
+
+def read_codec(path):
+    with av.open(str(path)) as container:
+        return container.streams.video[0].codec_context.name

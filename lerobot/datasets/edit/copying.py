@@ -27,12 +27,12 @@ from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.edit import extras, videos
 from lerobot.datasets.edit.carry import CarriedStats
 from lerobot.datasets.edit.change import Change, Tell, silent
-from lerobot.datasets.edit.encoding import encode_segment, stored_encoder
+from lerobot.datasets.edit.encoding import encode_segment
 from lerobot.datasets.edit.episodes import CarriedColumns, Pick, stats_of, with_stats, write_block
 from lerobot.datasets.edit.rows import RowReader, RowWriter, output_schema, stored_schema
 from lerobot.datasets.edit.target import Target, staged
 from lerobot.datasets.edit.verify import verify
-from lerobot.datasets.encoder import probe_info
+from lerobot.datasets.encoder_info import probe_info, stored_encoder
 from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
 from lerobot.datasets.schema import data_features, is_depth
