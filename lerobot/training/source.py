@@ -6,6 +6,7 @@ DatasetConfig -> metadata (before the policy is built) -> datasets -> sampler ov
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lerobot.core.errors import DatasetError
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -31,7 +32,7 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
     """What the run's data says about itself.
 
     Raises:
-        DatasetError: a dataset is not found or damaged.
+        DatasetError: a dataset is not found, damaged, or has no episodes.
         FeatureMismatchError: the datasets of a mixture do not fit each other.
     """
     data = cfg.dataset
@@ -39,6 +40,12 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
         LeRobotDatasetMetadata(name, root=root, revision=data.revision)
         for name, root in zip(data.names, data.roots, strict=True)
     ]
+    for meta in found:
+        if not meta.total_episodes:
+            raise DatasetError(
+                f"{meta.root} has no episodes yet, so there is nothing to learn from. Record some first, with "
+                "lerobot-record or lerobot-collect and --resume=true."
+            )
     if len(found) == 1 and not data.feature_map:
         return found[0]
     names = [data.feature_map.get(name, {}) for name in data.names]

@@ -97,6 +97,12 @@ def test_a_dataset_without_cameras(refused, words, tmp_path):
     assert "ACT needs a camera" in refused(*words, f"--dataset.root={root}")
 
 
+def test_a_dataset_without_episodes(refused, words, tmp_path):
+    root = make_dataset(tmp_path / "empty", episodes=0)
+    text = refused(*words, f"--dataset.root={root}")
+    assert f"{root} has no episodes yet" in text and "lerobot-record" in text
+
+
 def test_episodes_that_are_not_there(refused, words):
     text = refused(*words, "--dataset.episodes=[0,99]")
     assert "episode 99 does not exist" in text and "3 episodes (0 to 2)" in text
