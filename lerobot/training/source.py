@@ -43,7 +43,7 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
     for meta in found:
         if not meta.total_episodes:
             raise DatasetError(
-                f"{meta.root} has no episodes yet, so there is nothing to learn from. Record some first, with "
+                f"{meta.root} has no episodes yet, so there is nothing to learn from. Record some, with "
                 "lerobot-record or lerobot-collect and --resume=true."
             )
     if len(found) == 1 and not data.feature_map:
