@@ -29,6 +29,7 @@ MOVED: tuple[tuple[str, str], ...] = (
     (r"lerobot\.datasets\.compute_stats", "lerobot.datasets.stats"),
     (r"lerobot\.datasets\.dataset_tools", "lerobot.datasets.edit"),
     (r"lerobot\.datasets\.video_utils", "lerobot.datasets.video"),
+    (r"lerobot\.transforms(\.transforms)?", "lerobot.datasets.transforms"),
     (r"lerobot\.datasets\.(v21|v30)\.convert_dataset_\w+", "lerobot.scripts.convert_dataset_v21_to_v30"),
     (r"lerobot\.processor\.core", "lerobot.processor.step"),
     (r"lerobot\.processor\.(normalize|batch|device|rename|observation)_processor", r"lerobot.processor.\1"),

@@ -7,7 +7,8 @@ A process killed at any instant leaves the old file or the new one, plus at most
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,24 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file durably: indent 4, non-ASCII kept, no newline at the end."""
-    write_text(path, json.dumps(value, indent=4, ensure_ascii=False))
+    write_text(path, _json(value))
+
+
+def write_jsons(values: Mapping[Path, Any]) -> None:
+    """Replace several JSON files durably, in the order given and in about the time of one."""
+    parts = {part_path(path): path for path in values}
+    try:
+        for path, value in values.items():
+            part_path(path).write_text(_json(value), encoding="utf-8")
+        place(parts)
+    except BaseException:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=4, ensure_ascii=False)
 
 
 def move_into_place(part: Path, path: Path) -> None:
@@ -50,6 +68,29 @@ def move_into_place(part: Path, path: Path) -> None:
     sync_file(part)
     part.replace(path)
     sync_folders(path.parent)
+
+
+def place(parts: Mapping[Path, Path]) -> None:
+    """Force finished files to disk and rename each to its place; all are durable on return.
+
+    The files are independent: a process killed in between leaves some in place and some not. Many are placed
+    in about the time of one, since disks confirm several files at once.
+    """
+    folders = {folder for path in parts.values() for folder in (path.parent, *path.parents[1:3])}
+    for path in parts.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(sync_file, parts))
+        for part, path in parts.items():
+            part.replace(path)
+        list(pool.map(sync_folder, folders))
+
+
+def take_back(parts: Mapping[Path, Path]) -> None:
+    """Undo as much of `place` as was done: files are under their first names again."""
+    for part, path in parts.items():
+        if path.exists() and not part.exists():
+            path.replace(part)
 
 
 def sync_file(path: Path) -> None:
@@ -64,11 +105,16 @@ def sync_folders(folder: Path, *, levels: int = 3) -> None:
     Ancestors are included because a file in a folder that was just made is only durable once the folder's own
     name is. Windows cannot open folders and needs none of this.
     """
+    for one in (folder, *folder.parents)[:levels]:
+        sync_folder(one)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names inside one folder are on the disk."""
     if os.name == "nt":
         return
-    for place in (folder, *folder.parents)[:levels]:
-        with _opened(place, os.O_RDONLY) as descriptor:
-            os.fsync(descriptor)
+    with _opened(folder, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
 
 
 @contextmanager

@@ -39,6 +39,8 @@ LAST_LINK = "last"
 INFO_FILE = "meta/info.json"
 STATS_FILE = "meta/stats.json"
 TASKS_FILE = "meta/tasks.parquet"
+SKETCHES_FILE = "meta/sketches/dataset.json"
+EPISODE_SKETCHES_FILE = "meta/sketches/episodes.jsonl"
 
 # --- files of datasets from before format v3.0
 EPISODES_JSONL = "meta/episodes.jsonl"

@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ class CacheFolder:
                 _seal(part, path, {"arrays": places, "about": about, "size": size, "sources": sources})
                 self._tidy(kind, path)
                 return open_entry(path)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._say_unwritable(error)
                 return Stored(arrays=arrays | more, about=about, path=None)
         finally:
@@ -151,23 +151,15 @@ class CacheFolder:
     def _start(self, size: int) -> Path:
         """An unfinished file of this size whose blocks are the file's already: a full disk is met here."""
         self.prepare()
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=files.PART_SUFFIX, dir=self.folder)
-        try:
-            allocate(descriptor, size)
-        except OSError:
-            Path(name).unlink()
-            raise
-        finally:
-            os.close(descriptor)
-        return Path(name)
+        return reserve(self.folder, size)
 
-    def _say_unwritable(self, error: OSError) -> None:
+    def _say_unwritable(self, error: Exception) -> None:
         warn_once(
             str(self.folder.parent),
             "%s cannot be written (%s); the columns of datasets stay in memory. Set HF_DATASETS_CACHE to a "
             "folder with room.",
             self.folder.parent,
-            error.strerror or error,
+            getattr(error, "strerror", None) or error,
         )
 
     def _tidy(self, kind: str, kept: Path) -> None:
@@ -207,19 +199,24 @@ def open_entry(path: Path) -> Stored:
     return Stored(arrays=_views(data, header["arrays"]), about=header["about"], path=path)
 
 
-def allocate(descriptor: int, size: int) -> None:
-    """Give a file its size with every block reserved, so that writing to its mapping cannot fail.
+def reserve(folder: Path, size: int) -> Path:
+    """A new unfinished file full of zeros; its blocks are reserved, so writing to its mapping cannot fail.
 
     Raises:
         OSError: there is no room.
     """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    chunk = bytes(BLOCK_BYTES)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        for start in range(0, size, BLOCK_BYTES):
-            file.write(chunk[: size - start])
+    part = folder / f".{uuid.uuid4().hex}{files.PART_SUFFIX}"
+    try:
+        with part.open("xb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                for start in range(0, size, BLOCK_BYTES):
+                    file.write(bytes(min(BLOCK_BYTES, size - start)))
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return part
 
 
 def in_memory(layout: Layout, fill: Fill) -> Stored:
@@ -293,10 +290,10 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def _checksum(data: np.ndarray) -> int:
     if len(data) <= BLOCK_BYTES * MAX_BLOCKS:
-        return zlib.crc32(data)
+        return zlib.crc32(data.data)
     total = 0
     for start in np.linspace(0, len(data) - BLOCK_BYTES, MAX_BLOCKS).astype(np.int64).tolist():
-        total = zlib.crc32(data[start : start + BLOCK_BYTES], total)
+        total = zlib.crc32(data[start : start + BLOCK_BYTES].data, total)
     return total
 
 

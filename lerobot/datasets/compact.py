@@ -1,10 +1,11 @@
 """Small files of a recording joined up to the size limits, and leftovers deleted; safe at every instant.
 
-    files of one episode each:  p0 p1 p2 p3  ->  groups below the limit  ->  (p0 p1 p2) (p3)
+    files of one episode each:  p0 p1 p2 p3  ->  groups below the limit  ->  (p0 p1 p2) as p0, (p3) as p3
 
-Each group is joined aside and renamed to the next free place, which is its own first file or one that was
-given up before; then the rows of its episodes are changed; then its other files are deleted. In between, the
-joined file holds more than the rows point to, which readers do not mind.
+Each group is joined aside and renamed to its first file's place; then the rows of its episodes are changed;
+at the very end the other files are deleted. In between, files hold more than the rows point to, which readers
+do not mind. No place is ever given to other episodes: a reader that opened the dataset before may find a file
+missing, but never the frames of other episodes in it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.datasets import tables
-from lerobot.datasets.encoder import Segment, join_videos, stream_kind
+from lerobot.datasets.join import Segment, join_videos, stream_kind
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 
 MIB = 1024**2
@@ -25,25 +26,23 @@ Position = tuple[int, int]
 
 def compact(meta: LeRobotDatasetMetadata, *, first_new: int = 0) -> None:
     """Join the trailing files of one episode each, and files of meta/episodes from episode `first_new` on."""
+    emptied: list[Path] = []
     for name in ("data", *(f"videos/{key}" for key in meta.video_keys)):
-        _compact_series(meta, name)
-    _compact_table(meta, first_new)
+        emptied += _compact_series(meta, name)
+    emptied += _compact_table(meta, first_new)
+    meta.save_info()  # a reader that misses one of the files below sees by it that the dataset has changed
+    for path in emptied:
+        path.unlink()
 
 
-def _compact_series(meta: LeRobotDatasetMetadata, series: str) -> None:
-    places = _places(meta, series)
-    start = _first_single(places)
-    if start == len(places):
-        return
-    target = places[start]
-    for group in _groups(meta, series, range(start, len(places))):
-        sources = [places[episode] for episode in group]
-        if sources != [target]:
-            _join(meta, series, group, target)
-            for place in sources:
-                if place != target:
-                    (meta.root / _path(meta, series, place)).unlink()
-        target = advance(target, meta.chunks_size)
+def _compact_series(meta: LeRobotDatasetMetadata, series: str) -> list[Path]:
+    """Join files of one series; returns those that no row points to any more."""
+    places, emptied = _places(meta, series), []
+    for group in _groups(meta, series, range(_first_single(places), len(places))):
+        if len(group) > 1:
+            _join(meta, series, group, places[group[0]])
+            emptied += [meta.root / _path(meta, series, places[episode]) for episode in group[1:]]
+    return emptied
 
 
 def _places(meta: LeRobotDatasetMetadata, series: str) -> list[Position]:
@@ -135,24 +134,25 @@ def change_rows(meta: LeRobotDatasetMetadata, changes: dict[int, dict[str, Any]]
                 meta.episodes.columns[name][episode] = value
 
 
-def _compact_table(meta: LeRobotDatasetMetadata, first_new: int) -> None:
-    """Join the files of meta/episodes up to the limit of data files; each group keeps its first name."""
+def _compact_table(meta: LeRobotDatasetMetadata, first_new: int) -> list[Path]:
+    """Join the files of meta/episodes up to the limit of data files; returns those that are not needed."""
     paths = list(dict.fromkeys(path for path, _ in meta.episodes.sources[first_new:]))
     limit, total = meta.data_files_size_in_mb * MIB, 0
     group: list[Path] = []
+    emptied: list[Path] = []
     for path in paths:
         size = path.stat().st_size
         if group and total + size >= limit:
-            _join_tables(meta, group)
+            emptied += _join_tables(meta, group)
             group, total = [], 0
         group.append(path)
         total += size
-    _join_tables(meta, group)
+    return emptied + _join_tables(meta, group)
 
 
-def _join_tables(meta: LeRobotDatasetMetadata, paths: list[Path]) -> None:
+def _join_tables(meta: LeRobotDatasetMetadata, paths: list[Path]) -> list[Path]:
     if len(paths) < 2:
-        return
+        return []
     episodes = [e for e, (path, _) in enumerate(meta.episodes.sources) if path in set(paths)]
     own = {name: meta.episodes.columns[name][episodes[0]] for name in TABLE_PLACE if name in meta.episodes}
     stored = {path: tables.read_episode_rows(path) for path in paths}
@@ -162,8 +162,7 @@ def _join_tables(meta: LeRobotDatasetMetadata, paths: list[Path]) -> None:
         meta.episodes.sources[episode] = (paths[0], k)
         for name, value in own.items():
             meta.episodes.columns[name][episode] = value
-    for path in paths[1:]:
-        path.unlink()
+    return paths[1:]
 
 
 TABLE_PLACE = ("meta/episodes/chunk_index", "meta/episodes/file_index")

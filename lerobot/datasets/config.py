@@ -27,6 +27,7 @@ CODEC_ALIASES = {"av1": "libsvtav1"}
 CHUNKS_SIZE = 1000
 DATA_FILES_SIZE_IN_MB = 100
 VIDEO_FILES_SIZE_IN_MB = 200
+CACHE_BYTES = 4 * 1024**3  # decoded pictures that a frame cache keeps
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,15 +16,24 @@ from torch import Tensor
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import config
+from lerobot.datasets.capture import Captured
 from lerobot.datasets.columns import ItemNumbers
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.damage import pointing_to_doctor
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
-from lerobot.datasets.metadata import LeRobotDatasetMetadata
+from lerobot.datasets.metadata import MAX_ATTEMPTS, LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
+from lerobot.datasets.selection import choose_episodes, needed_files
 from lerobot.datasets.writer import EpisodeWriter
 
 __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
+
+# What `create`, or the reader, takes and `resume` accepts without using it.
+UNUSED_IN_RESUME = {
+    *("image_writer_processes", "batch_encoding_size", "metadata_buffer_size", "streaming_encoding"),
+    *("video_backend", "revision", "force_cache_sync"),
+}
 
 
 class LeRobotDataset(torch.utils.data.Dataset):
@@ -55,6 +64,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
     Raises:
         DatasetError: the dataset is not found, is damaged, or does not have what was asked for.
+
+    Size: half of it are the documented signatures that existing scripts call.
     """
 
     def __init__(
@@ -90,16 +101,26 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.image_sizes, self.cache, self.cache_bytes = image_sizes, cache, cache_bytes
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
-        self.meta.use_depth_unit(depth_output_unit)
-        self.episodes = None if episodes is None else self._chosen(episodes)
-        if tasks is not None:
-            self.episodes = self._with_tasks(tasks)
-        self.meta.location.need(
-            self._needed_files(with_videos=download_videos), force=force_cache_sync and self._is_remote
-        )
         self.writer: EpisodeWriter | None = None
-        self._reader: FrameReader | None = None
-        _ = self.reader  # what is wrong with the files is said now
+        for attempt in range(MAX_ATTEMPTS):
+            self._reader: FrameReader | None = None
+            self.meta.use_depth_unit(depth_output_unit)
+            self.episodes = choose_episodes(self.meta, episodes=episodes, tasks=tasks)
+            chosen, is_remote = (
+                episode_numbers(self.meta, self.episodes),
+                self.meta.location.revision is not None,
+            )
+            try:
+                need = needed_files(self.meta, chosen, with_videos=download_videos)
+                with pointing_to_doctor(self.root):
+                    self.meta.location.need(need, force=force_cache_sync and is_remote)
+                _ = self.reader  # what is wrong with the files is said now
+            except DatasetError:
+                if attempt == MAX_ATTEMPTS - 1 or not self.meta.has_changed():
+                    raise
+                self.meta.reload()  # a recording ended just now, and joined its files
+            else:
+                break
 
     @classmethod
     def create(
@@ -122,6 +143,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         encoder_queue_maxsize: int = 30,
         encoder_threads: int | None = None,
         *,
+        encoder_overflow: str = "wait",
         chunks_size: int = config.CHUNKS_SIZE,
         data_files_size_in_mb: float = config.DATA_FILES_SIZE_IN_MB,
         video_files_size_in_mb: float = config.VIDEO_FILES_SIZE_IN_MB,
@@ -129,18 +151,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """A new dataset on disk that episodes are recorded into.
 
         Videos are always encoded while frames are added and every episode is on disk when `save_episode`
-        returns, so `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
-        `streaming_encoding`, which other releases need, change nothing here. `image_writer_threads` threads
-        encode pictures (0: one).
+        returns: `image_writer_processes`, `batch_encoding_size`, `metadata_buffer_size` and
+        `streaming_encoding` change nothing. `image_writer_threads` threads encode pictures (0: one per core,
+        at most four).
 
         Args:
             features: name -> {"dtype", "shape", "names"}; the five default columns are added.
             rgb_encoder: encoder of colour cameras.
             depth_encoder: encoder of depth cameras.
-            encoder_queue_maxsize: frames per camera that may wait for the encoder before `add_frame` waits.
+            encoder_queue_maxsize: pictures per camera that may wait for the encoder.
+            encoder_overflow: what happens to more: "wait" makes `add_frame` wait, "repeat" stores the picture
+                before once more, which is logged and kept in `meta.repeated_frames(episode)`.
 
         Raises:
-            DatasetError: the folder exists, or a feature's declaration is not accepted.
+            DatasetError: the folder exists, a declaration is not accepted, or an encoder does not work here.
         """
         meta = LeRobotDatasetMetadata.create(
             repo_id,
@@ -153,11 +177,12 @@ class LeRobotDataset(torch.utils.data.Dataset):
             data_files_size_in_mb=data_files_size_in_mb,
             video_files_size_in_mb=video_files_size_in_mb,
         )
-        writer = EpisodeWriter(
+        writer = EpisodeWriter.for_new(
             meta,
             rgb_encoder=rgb_encoder,
             depth_encoder=depth_encoder,
             queue_size=encoder_queue_maxsize,
+            overflow=encoder_overflow,
             encoder_threads=encoder_threads,
             picture_threads=image_writer_threads,
         )
@@ -174,25 +199,20 @@ class LeRobotDataset(torch.utils.data.Dataset):
         depth_encoder: DepthEncoderConfig | None = None,
         encoder_queue_maxsize: int = 30,
         encoder_threads: int | None = None,
+        *,
+        encoder_overflow: str = "wait",
         **unused: Any,
     ) -> "LeRobotDataset":
         """An existing dataset on this machine, opened to record more episodes; new episodes go to new files.
 
-        What an interrupted recording left unfinished is deleted first, and the counters are put right.
-        Further keywords of `create` that change nothing are accepted.
+        What an interrupted recording left is put in order. Keywords that change nothing are accepted.
 
         Raises:
-            DatasetError: there is no such dataset, or it is damaged.
+            DatasetError: there is no such dataset, it is damaged, or another process writes it.
         """
-        known = {
-            "image_writer_processes",
-            "batch_encoding_size",
-            "metadata_buffer_size",
-            "streaming_encoding",
-        }
-        known |= {"video_backend", "revision", "force_cache_sync"}
-        if set(unused) - known:
-            raise DatasetError(f"resume() does not know {', '.join(sorted(set(unused) - known))}.")
+        unknown = set(unused) - UNUSED_IN_RESUME
+        if unknown:
+            raise DatasetError(f"resume() does not know {', '.join(sorted(unknown))}.")
         meta = LeRobotDatasetMetadata(repo_id, root)
         meta.check_writable()
         if meta.location.revision is not None and root is None:
@@ -200,17 +220,17 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 f"{repo_id!r} is only in the download cache, which is not changed. Copy it to a folder and "
                 "give root."
             )
-        writer = EpisodeWriter(
+        writer = EpisodeWriter.for_existing(
             meta,
             rgb_encoder=rgb_encoder,
             depth_encoder=depth_encoder,
             queue_size=encoder_queue_maxsize,
+            overflow=encoder_overflow,
             encoder_threads=encoder_threads,
             picture_threads=image_writer_threads,
         )
-        writer.repair()
         self = cls._recording(meta, writer, tolerance_s)
-        meta.location.need(self._needed_files(with_videos=True))
+        meta.location.need(needed_files(meta, episode_numbers(meta, None), with_videos=True))
         return self
 
     @classmethod
@@ -278,18 +298,19 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 tolerance_s=self.tolerance_s,
                 known=list(self.features),
             )
-            self._reader = FrameReader(
-                self.meta,
-                self._episode_numbers(),
-                deltas=deltas,
-                tolerance_s=self.tolerance_s,
-                image_transforms=self.image_transforms,
-                return_uint8=self.return_uint8,
-                depth_output_unit=self.depth_output_unit,
-                image_sizes=self.image_sizes,
-                cache=self.cache,
-                cache_bytes=self.cache_bytes,
-            )
+            with pointing_to_doctor(self.root):
+                self._reader = FrameReader(
+                    self.meta,
+                    episode_numbers(self.meta, self.episodes),
+                    deltas=deltas,
+                    tolerance_s=self.tolerance_s,
+                    image_transforms=self.image_transforms,
+                    return_uint8=self.return_uint8,
+                    depth_output_unit=self.depth_output_unit,
+                    image_sizes=self.image_sizes,
+                    cache=self.cache,
+                    cache_bytes=self.cache_bytes,
+                )
         return self._reader
 
     def __len__(self) -> int:
@@ -304,7 +325,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         """Several items at once; their video frames are decoded together."""
         if not len(indices):
             return []
-        batch = self.reader.batch(indices)
+        batch = self.batch(indices)
         columns = [values.unbind() if isinstance(values, Tensor) else values for values in batch.values()]
         return [Item(zip(batch, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -316,32 +337,44 @@ class LeRobotDataset(torch.utils.data.Dataset):
 
         May be called from several threads.
         """
-        return self.reader.batch(indices)
+        reader = self.reader
+        with pointing_to_doctor(self.root):
+            return reader.batch(indices)
 
-    def add_frame(self, frame: dict[str, Any]) -> None:
+    def add_frame(self, frame: dict[str, Any], *, captured_at_s: Captured = None) -> None:
         """Add one frame to the episode being recorded: every declared feature, and "task" (str).
 
         Accepts lists, arrays, tensors and PIL pictures; pictures (H, W, C) or (C, H, W), uint8 or floats in
         0..1. The caller may reuse its arrays afterwards.
 
+        Args:
+            captured_at_s: when it was captured, seconds since 1970: one number, or a number for each camera
+                of a dict; what is not given is now. See `meta.capture_times`.
+
         Raises:
             FrameError: a feature is missing, unknown, or of another shape or type; NaN and infinity are
                 refused.
+            DatasetError: an encoder failed, or the disk is full.
         """
-        self._recorder.add_frame(frame)
+        self._recorder.add_frame(frame, captured_at_s)
 
     def save_episode(self) -> None:
         """Make the recorded frames an episode; it is on disk, whole, when this returns.
 
         Raises:
-            DatasetError: there are no frames, or a camera could not be encoded; nothing was saved then.
+            DatasetError: there are no frames, a camera could not be encoded, or the disk is full. Nothing
+                was saved then. After a full disk the frames are kept: make room and call it again.
         """
         self._reader = None
         self._recorder.save_episode()
 
-    def clear_episode_buffer(self, delete_images: bool = True) -> None:
+    def clear_episode(self) -> None:
         """Throw away the frames of the episode being recorded."""
         self._recorder.clear()
+
+    def clear_episode_buffer(self, delete_images: bool = True) -> None:
+        """`clear_episode` under the name that other releases give it; there are no images to keep."""
+        self.clear_episode()
 
     def has_pending_frames(self) -> bool:
         """Whether frames were added since the last episode was saved."""
@@ -352,6 +385,13 @@ class LeRobotDataset(torch.utils.data.Dataset):
         if self.writer is not None:
             self.writer.finalize()
             self._reader = None
+
+    def __enter__(self) -> Self:
+        """`with LeRobotDataset.create(...) as dataset:` finalizes at the end, also after an error."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finalize()
 
     def push_to_hub(
         self,
@@ -372,9 +412,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         from lerobot.datasets.publish import publish
 
         if self.has_pending_frames():
-            raise DatasetError(
-                "There are frames of an unsaved episode. Call save_episode() or clear_episode_buffer()."
-            )
+            raise DatasetError("Frames of an episode are not saved. Call save_episode() or clear_episode().")
         self.finalize()
         return publish(
             self.meta,
@@ -397,48 +435,14 @@ class LeRobotDataset(torch.utils.data.Dataset):
             )
         return self.writer
 
-    @property
-    def _is_remote(self) -> bool:
-        return self.meta.location.revision is not None
-
-    def _chosen(self, episodes: Sequence[int]) -> list[int]:
-        chosen, total = sorted({int(episode) for episode in episodes}), self.meta.total_episodes
-        wrong = [episode for episode in chosen if not 0 <= episode < total]
-        if wrong or not chosen:
-            raise DatasetError(
-                f"episodes={list(episodes)}: "
-                f"{'episode ' + str(wrong[0]) + ' does not exist' if wrong else 'empty'}; "
-                f"{self.repo_id!r} has {total} episodes (0 to {total - 1})."
-            )
-        return chosen
-
-    def _with_tasks(self, tasks: Sequence[str]) -> list[int]:
-        """The chosen episodes in which one of these texts is a task."""
-        texts = [tasks] if isinstance(tasks, str) else list(tasks)
-        wanted = {self.meta.tasks.name(self.meta.tasks.index(text)) for text in texts}
-        listed = self.meta.episodes.column("tasks")
-        found = [int(e) for e in self._episode_numbers() if wanted.intersection(listed[int(e)] or ())]
-        if not found:
-            raise DatasetError(
-                f"tasks={texts}: none of the {self.num_episodes} chosen episodes of {self.repo_id!r} has one "
-                "of these tasks."
-            )
-        return found
-
-    def _needed_files(self, *, with_videos: bool) -> list[Path]:
-        chosen = self._episode_numbers()
-        names, _ = self.meta.files_of(chosen)
-        for key in self.meta.video_keys if with_videos else []:
-            names += self.meta.files_of(chosen, video_key=key)[0]
-        return names
-
-    def _episode_numbers(self) -> np.ndarray:
-        """The chosen episodes (E,), ascending."""
-        return np.arange(self.meta.total_episodes) if self.episodes is None else np.array(self.episodes)
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.repo_id!r}, {self.num_episodes} episodes, {self.num_frames} "
             "frames, "
             f"{self.fps} fps)"
         )
+
+
+def episode_numbers(meta: LeRobotDatasetMetadata, episodes: Sequence[int] | None) -> np.ndarray:
+    """The chosen episodes (E,), or all, ascending."""
+    return np.arange(meta.total_episodes) if episodes is None else np.array(episodes)

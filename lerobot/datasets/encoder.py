@@ -7,11 +7,11 @@ encoding.
 Shapes: C H W frame (uint8 RGB), or (H, W) uint16 levels of a depth camera.
 """
 
-import logging
 import os
-import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,22 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from lerobot.core import files
 from lerobot.core.errors import DatasetError
+from lerobot.datasets import disk
+from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
-from lerobot.datasets.join import Segment as Segment
-from lerobot.datasets.join import join_videos as join_videos
-from lerobot.datasets.join import stream_kind as stream_kind
-
-logger = logging.getLogger(__name__)
-
-HARDWARE_CODECS = (
-    "h264_videotoolbox",
-    "hevc_videotoolbox",
-    "h264_nvenc",
-    "hevc_nvenc",
-    "h264_vaapi",
-    "h264_qsv",
-)
-CANONICAL = {"libdav1d": "av1", "libaom-av1": "av1", "libsvtav1": "av1", "libx264": "h264", "libx265": "hevc"}
 
 
 class VideoEncoder:
     """Encodes the frames of one camera of one episode in a thread of its own; no frame is ever dropped.
 
-    `add` waits while `queue_size` frames are pending. An error of the encoder is raised by the next call.
+    At most `queue_size` pictures wait for the encoder. What happens to the next one is said by `overflow`:
+    "wait" makes `add` wait, "repeat" encodes the picture before it once more. An error of the encoder is
+    raised by the next call.
+
+    Args:
+        prepare: called in the encoder's thread with every picture that was added; gives what is encoded.
     """
 
     def __init__(
@@ -53,197 +46,169 @@ class VideoEncoder:
         config: VideoEncoderConfig,
         queue_size: int,
         threads: int | None = None,
+        overflow: str = "wait",
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.fps = Fraction(fps).limit_denominator(100_000)
-        self.threads = threads
-        self.num_frames = 0
-        self._frames: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=max(1, queue_size))
+        self.threads, self.overflow, self.prepare = threads, overflow, prepare
+        self.queue_size = max(1, queue_size)
+        self.num_frames = 0  # that were added
+        self.num_encoded = 0  # that the finished file holds
+        self.num_waits, self.waited_s = 0, 0.0
+        self.repeated: list[int] = []  # frames that show the picture of the frame before
+        self.is_finished = False
+        self._waiting: deque[np.ndarray | None] = deque()  # None repeats the picture before
+        self._num_pictures = 0  # among those that wait
+        self._changed = threading.Condition()
         self._error: Exception | None = None
-        self._is_aborted = False
-        self._is_late = False
+        self._is_ended = self._is_aborted = False
         self._thread = threading.Thread(target=self._run, name=f"encode {path.name}", daemon=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._thread.start()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the encoder failed, so that this episode cannot be saved any more."""
+        return self._error is not None
+
+    def ready(self) -> None:
+        """Return when the next frame can be queued at once, or repeated.
+
+        Raises:
+            DatasetError: the encoder failed; says why and what to do.
+        """
+        with self._changed:
+            self._raise()
+            if self._num_pictures < self.queue_size or (self.overflow == "repeat" and self.num_frames):
+                return
+            began = time.perf_counter()
+            while self._num_pictures >= self.queue_size and self._error is None:
+                self._changed.wait()
+            self.num_waits, self.waited_s = self.num_waits + 1, self.waited_s + time.perf_counter() - began
+            self._raise()
+
     def add(self, frame: np.ndarray) -> None:
         """Queue one frame; the array must not change afterwards."""
-        if self._frames.full() and not self._is_late:
-            self._is_late = True
-            logger.warning("Encoding %s is slower than recording; recording waits for it.", self.path)
-        self._put(frame)
-        self.num_frames += 1
+        self.ready()
+        with self._changed:
+            if self._num_pictures >= self.queue_size:
+                self._waiting.append(None)
+                self.repeated.append(self.num_frames)
+            else:
+                self._waiting.append(frame)
+                self._num_pictures += 1
+            self.num_frames += 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Say that no frame follows, without waiting for the file."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
 
     def finish(self) -> Path:
-        """Wait until every frame is in the file, and return its path."""
-        self._put(None)
+        """Wait until every frame is in the file and the file is on the disk; returns its path."""
+        self.end()
         self._thread.join()
         self._raise()
+        if self.num_encoded != self.num_frames:
+            raise DatasetError(
+                f"{self.path} holds {self.num_encoded} of the {self.num_frames} frames that were recorded, "
+                "so the episode cannot be saved. Discard it with clear_episode()."
+            )
+        self.is_finished = True
         return self.path
 
     def abort(self) -> None:
         """Stop and delete the unfinished file."""
-        self._is_aborted = True
-        while self._thread.is_alive():
-            try:
-                self._frames.put(None, timeout=0.05)
-                break
-            except queue.Full:
-                continue
+        with self._changed:
+            self._is_aborted = True
+            self._changed.notify_all()
         self._thread.join()
         self.path.unlink(missing_ok=True)
 
-    def _put(self, frame: np.ndarray | None) -> None:
-        while True:
-            self._raise()
-            try:
-                self._frames.put(frame, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
     def _raise(self) -> None:
-        if self._error is not None:
-            raise DatasetError(
-                f"Encoding {self.path} with {self.config.codec} failed: {self._error}. "
-                "Discard the episode with clear_episode_buffer(); try vcodec='h264' if it happens again."
+        if self._error is None:
+            return
+        if disk.is_full(self._error):
+            raise disk.trouble(
+                self._error,
+                self.path,
+                "the episode being recorded cannot be saved: call "
+                "clear_episode(), make room, and record it again",
             ) from self._error
+        raise DatasetError(
+            f"Encoding {self.path} with {self.config.codec} failed: {self._error}. "
+            "Discard the episode with clear_episode(); try vcodec='h264' if it happens again."
+        ) from self._error
 
     def _run(self) -> None:
         try:
             encode_frames(self._pending(), self.path, fps=self.fps, config=self.config, threads=self.threads)
+            if not self._is_aborted:
+                files.sync_file(self.path)
+                self.num_encoded = count_frames(self.path)
         except Exception as error:  # noqa: BLE001  handed to the recording thread by the next call
-            self._error = error
-            self._drain()
+            with self._changed:
+                self._error = error
+                self._waiting.clear()
+                self._changed.notify_all()
 
-    def _pending(self) -> Iterator[np.ndarray]:
-        while (frame := self._frames.get()) is not None and not self._is_aborted:
-            yield frame
-
-    def _drain(self) -> None:
-        while not self._frames.empty():
-            self._frames.get_nowait()
+    def _pending(self) -> Iterator[np.ndarray | None]:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._is_ended or self._is_aborted):
+                    self._changed.wait()
+                if self._is_aborted or not self._waiting:
+                    return
+                frame = self._waiting.popleft()
+                if frame is not None:
+                    self._num_pictures -= 1
+                    self._changed.notify_all()
+            yield frame if frame is None or self.prepare is None else self.prepare(frame)
 
 
 def encode_frames(
-    frames: Any, path: Path, *, fps: Fraction | int, config: VideoEncoderConfig, threads: int | None = None
+    frames: Iterable[np.ndarray | None],
+    path: Path,
+    *,
+    fps: Fraction | int | float,
+    config: VideoEncoderConfig,
+    threads: int | None = None,
 ) -> None:
-    """Write an mp4 of frames: (C, H, W) uint8 RGB, or (H, W) uint16 levels for a depth encoder."""
+    """Write an mp4 of frames: (C, H, W) uint8 RGB, or (H, W) uint16 levels for a depth encoder.
+
+    None in place of a frame shows the frame before it once more.
+    """
     os.environ.setdefault("SVT_LOG", "1")  # errors only; the encoder prints its settings otherwise
     is_depth = isinstance(config, DepthEncoderConfig)
     rate = Fraction(fps).limit_denominator(100_000)
     codec = resolve_codec(config)
     convert = VideoReformatter()
     with av.open(str(path), "w", format="mp4") as container:
-        stream = None
+        stream: Any = None
+        picture: Any = None
         for k, frame in enumerate(frames):
-            picture = _video_frame(frame, is_depth=is_depth)
+            if frame is not None:
+                picture = convert.reformat(_video_frame(frame, is_depth=is_depth), format=config.pix_fmt)
             if stream is None:
                 stream = container.add_stream(codec, rate=rate, options=codec_options(config, codec, threads))
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, config.pix_fmt
             picture.pts, picture.time_base = k, 1 / rate
-            container.mux(stream.encode(convert.reformat(picture, format=config.pix_fmt)))
+            container.mux(stream.encode(picture))
         if stream is not None:
             container.mux(stream.encode(None))
+
+
+def count_frames(path: Path) -> int:
+    """How many frames the finished file says it holds."""
+    with av.open(str(path)) as container:
+        return container.streams.video[0].frames
 
 
 def _video_frame(frame: np.ndarray, *, is_depth: bool) -> av.VideoFrame:
     if is_depth:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray12le")
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.transpose(1, 2, 0)), format="rgb24")
-
-
-def resolve_codec(config: VideoEncoderConfig) -> str:
-    """The name of an encoder that this machine has.
-
-    Raises:
-        DatasetError: the wanted encoder is not part of the installed FFmpeg.
-    """
-    if config.codec == "auto":
-        return next((codec for codec in HARDWARE_CODECS if _opens(codec)), "libsvtav1")
-    try:
-        return av.Codec(config.codec, "w").name
-    except av.codec.codec.UnknownCodecError as error:
-        raise DatasetError(
-            f"The installed FFmpeg has no encoder {config.codec!r}. Choose "
-            "--dataset.rgb_encoder.vcodec=libsvtav1."
-        ) from error
-
-
-def _opens(codec: str) -> bool:
-    """Whether a hardware encoder exists and its device answers."""
-    try:
-        context = av.CodecContext.create(codec, "w")
-        context.width, context.height, context.pix_fmt, context.time_base = (
-            256,
-            256,
-            "yuv420p",
-            Fraction(1, 30),
-        )
-        context.open()
-    except (av.FFmpegError, av.codec.codec.UnknownCodecError):
-        return False
-    return True
-
-
-def codec_options(config: VideoEncoderConfig, codec: str, threads: int | None = None) -> dict[str, str]:
-    """The settings in the words of this codec; `extra_options` never override them."""
-    options: dict[str, Any] = {"g": config.g}
-    if codec == "libsvtav1":
-        params = f"fast-decode={config.fast_decode}" + (f":lp={threads}" if threads else "")
-        options |= {"crf": config.crf, "preset": config.speed, "svtav1-params": params}
-    elif codec == "libaom-av1":
-        options |= {"crf": config.crf, "preset": config.preset, "threads": threads, "row-mt": 1}
-    elif codec.endswith("videotoolbox"):
-        options |= {"q:v": None if config.crf is None else min(max(100 - 2 * config.crf, 1), 100)}
-    elif codec.endswith("nvenc"):
-        options |= {"rc": 0, "qp": config.crf, "preset": config.preset}
-    elif codec.endswith("vaapi"):
-        options |= {"qp": config.crf}
-    elif codec.endswith("qsv"):
-        options |= {"global_quality": config.crf, "preset": config.preset}
-    else:
-        tune = "fastdecode" if config.fast_decode else None
-        options |= {"crf": config.crf, "preset": config.preset, "tune": tune, "threads": threads}
-    chosen = {key: str(value) for key, value in options.items() if value is not None}
-    if codec == "libx265":
-        extra = {k: str(v) for k, v in config.extra_options.items()}
-        # No pictures that wait for later ones: in clips shorter than that wait, x265 leaves decoding times
-        # unset, and the file is refused or wrong. What the user says comes later and wins.
-        words = ["bframes=0", extra.pop("x265-params", ""), "log-level=error"]
-        return extra | chosen | {"x265-params": ":".join(filter(None, words))}
-    return {key: str(value) for key, value in config.extra_options.items()} | chosen
-
-
-def probe_info(path: Path, config: VideoEncoderConfig) -> dict[str, Any]:
-    """What `meta/info.json` says about a camera: facts of the stream, then the encoder's settings."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        info = {
-            "video.height": stream.codec_context.height,
-            "video.width": stream.codec_context.width,
-            "video.codec": CANONICAL.get(stream.codec_context.name, stream.codec_context.name),
-            "video.pix_fmt": stream.codec_context.pix_fmt,
-            "video.fps": int(stream.base_rate or stream.average_rate),
-            "video.channels": len(stream.codec_context.format.components),
-            "has_audio": bool(container.streams.audio),
-        }
-    return info | encoder_info(config)
-
-
-def encoder_info(config: VideoEncoderConfig) -> dict[str, Any]:
-    """An encoder's settings as they are stored under a feature's `info`."""
-    info: dict[str, Any] = {
-        "video.g": config.g,
-        "video.crf": config.crf,
-        "video.preset": config.speed,
-        "video.fast_decode": config.fast_decode,
-        "video.video_backend": config.video_backend,
-        "video.extra_options": dict(config.extra_options),
-    }
-    if isinstance(config, DepthEncoderConfig):
-        info |= {
-            f"video.{key}": getattr(config, key) for key in ("depth_min", "depth_max", "shift", "use_log")
-        }
-    return info

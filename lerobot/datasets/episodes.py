@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from lerobot.core.errors import DatasetError, suggest
 from lerobot.datasets.cache import CacheFolder, Identity, Stored, identify, make_key
-from lerobot.datasets.tables import EPISODES_FOLDER, STATS_PREFIX, open_parquet, unflatten_stats
+from lerobot.datasets.tables import (
+    EPISODES_FOLDER,
+    STATS_PREFIX,
+    open_parquet,
+    read_parquet,
+    stays_on_disk,
+    unflatten_stats,
+)
 
 NEEDED = (
     "episode_index",
@@ -129,7 +136,7 @@ class EpisodeTable:
     def __init__(
         self, columns: Mapping[str, Any], sources: Sources | Sequence[tuple[Path, int]] | None = None
     ) -> None:
-        self.columns: dict[str, Column] = {
+        self.columns: dict[str, Any] = {  # Columns
             name: values if isinstance(values, Column) else Column(values) for name, values in columns.items()
         }
         self.sources = sources if isinstance(sources, Sources) else Sources.of(sources or [])
@@ -178,7 +185,7 @@ class EpisodeTable:
 
     def _store(self, cache: CacheFolder, key: str, identities: list[Identity]) -> Stored:
         """Keep a table that was just read."""
-        arrays = {"files": self.sources._files, "rows": self.sources._rows}
+        arrays: dict[str, Any] = {"files": self.sources._files, "rows": self.sources._rows}
         arrays |= {f"column {n}": c._values for n, c in self.columns.items() if _is_array(c)}
         rest = pa.table({n: c._values for n, c in self.columns.items() if not _is_array(c)})
         sink = pa.BufferOutputStream()
@@ -203,7 +210,7 @@ class EpisodeTable:
         """Add the next episode; its statistics are not kept."""
         count = len(self)
         for name in row:
-            if not name.startswith(STATS_PREFIX):
+            if not stays_on_disk(name):
                 self.columns.setdefault(name, Column([None] * count))
         for name, column in self.columns.items():
             column.append(row.get(name))
@@ -255,6 +262,13 @@ class EpisodeTable:
             self._stats = _StatsFile(path)
         return unflatten_stats(self._stats.row(row))
 
+    def stored(self, episode: int, prefix: str) -> dict[str, Any]:
+        """Columns of one episode whose names begin with a prefix, read from its file."""
+        self.check(episode)
+        path, row = self.sources[episode]
+        names = [name for name in open_parquet(path).schema_arrow.names if name.startswith(prefix)]
+        return read_parquet(path, names).slice(row, 1).to_pylist()[0] if names else {}
+
 
 class _StatsFile:
     """The `stats/...` columns of one file; the row group read last is kept."""
@@ -291,7 +305,7 @@ def _read_table(path: Path) -> pa.Table:
     if missing:
         raise DatasetError(f"{path} lacks the columns {', '.join(missing)}.")
     try:
-        table = file.read(columns=[name for name in names if not name.startswith(STATS_PREFIX)])
+        table = file.read(columns=[name for name in names if not stays_on_disk(name)])
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged ({error}). Is its upload or recording unfinished?") from error
     for name in NEEDED:

@@ -55,7 +55,8 @@ class Footage:
         self.episodes = np.asarray(episodes, dtype=np.int64)
         self.lengths = np.asarray(meta.episodes.column("length"), dtype=np.int64)  # (E,)
         self.timelines: dict[str, Timeline] = {}  # by name
-        self.cameras = {name: self._camera(name) for name in meta.video_keys}
+        video_keys = meta.video_keys if len(self.lengths) else []  # an empty dataset has no columns of them
+        self.cameras = {name: self._camera(name) for name in video_keys}
         self._lock = threading.Lock()
         if self.cameras:
             self._open()
@@ -74,11 +75,9 @@ class Footage:
             DatasetError: a file that was missing before still is, or is not as it should be.
         """
         camera, episode = self.cameras[key], self.episodes[frames.episode]
-        first = camera.first[episode]
-        if (first == UNKNOWN).any():
-            self._look_late(key, np.unique(episode[first == UNKNOWN]))
-            first = camera.first[episode]
-        return camera.file[episode], first + frames.offset
+        if not (camera.error_s[episode] <= self.tolerance_s).all():  # a file that was not there at opening
+            self._look_late(key, np.unique(episode))
+        return camera.file[episode], camera.first[episode] + frames.offset
 
     def timeline(self, key: str, file: int) -> tuple[Path, Timeline]:
         """A file of a camera, and the times of its frames."""
@@ -88,7 +87,8 @@ class Footage:
     def _camera(self, key: str) -> Camera:
         count = len(self.lengths)
         paths, file = self.meta.files_of(np.arange(count), video_key=key)
-        start_s = np.asarray(self.meta.episodes.column(f"videos/{key}/from_timestamp"), dtype=np.float64)
+        starts = self.meta.episodes.column(f"videos/{key}/from_timestamp") if count else []
+        start_s = np.asarray(starts, dtype=np.float64)
         return Camera(
             names=[path.as_posix() for path in paths],
             file=file,
@@ -195,7 +195,8 @@ class Footage:
         camera = self.cameras[key]
         with self._lock:
             still = episodes[camera.first[episodes] == UNKNOWN]
-            self._read([camera.names[file] for file in np.unique(camera.file[still])])
+            if len(still):
+                self._read([camera.names[file] for file in np.unique(camera.file[still])])
         self._check(key, episodes)
 
     # --- what may be wrong

@@ -9,7 +9,6 @@ with their mark before they are served: an unfinished or damaged one is decoded 
 import logging
 import mmap
 import os
-import tempfile
 import threading
 import zlib
 from collections.abc import Mapping
@@ -19,14 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lerobot.core import files
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.cache import CacheFolder, allocate
+from lerobot.datasets.cache import CacheFolder, reserve
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("ram", "disk")
-DEFAULT_BYTES = 4 * 1024**3
 MARK_BYTES, PAGE_BYTES = 4, 4096
 GIB = 1024**3
 Shape = tuple[int, int, int]  # C H W
@@ -158,7 +155,7 @@ def _pixels_at(capacity: int) -> int:
 
 
 def _mark(picture: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(picture)) or 1
+    return zlib.crc32(np.ascontiguousarray(picture).data) or 1
 
 
 def _ensure(folder: CacheFolder, path: Path, size: int) -> None:
@@ -166,17 +163,14 @@ def _ensure(folder: CacheFolder, path: Path, size: int) -> None:
     if path.is_file() and path.stat().st_size == size:
         return
     folder.prepare()
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=files.PART_SUFFIX, dir=path.parent)
+    path.unlink(missing_ok=True)
+    part = reserve(folder.folder, size)
     try:
-        allocate(descriptor, size)
-        if path.is_file() and path.stat().st_size != size:
-            path.unlink()
-        os.link(name, path)
-    except FileExistsError:  # another process was first; both use its file
+        os.link(part, path)  # unlike a rename, this leaves a file alone that another process made meanwhile
+    except FileExistsError:
         return
     finally:
-        os.close(descriptor)
-        Path(name).unlink(missing_ok=True)
+        part.unlink()
 
 
 def _make_room(

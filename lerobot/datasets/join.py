@@ -105,7 +105,7 @@ def stored_order(path: Path) -> StoredOrder:
     return _stored_order(path, facts.st_size, facts.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _stored_order(path: Path, size: int, modified_ns: int) -> StoredOrder:
     try:
         with av.open(str(path)) as container:
@@ -205,6 +205,15 @@ class _PacketReader:
                 pts = next(wanted, None)
         self.next = int(places[-1]) + 1
 
+    def is_clean(self, path: Path, frame: int) -> bool:
+        order = self.open(path)
+        context = self.stream.codec_context
+        if context.codec.canonical_name not in NAL_CODECS:
+            return True
+        packet = next(self.packets(order.place[frame : frame + 1]))
+        self.next = -1  # the iterator was left in the middle
+        return _is_clean(bytes(packet), context)
+
     def close(self) -> None:
         if self.container is not None:
             self.container.close()
@@ -218,24 +227,28 @@ def stream_kind(path: Path) -> tuple[Any, ...]:
         return context.name, context.width, context.height, context.pix_fmt, context.extradata
 
 
+def has_audio(path: Path) -> bool:
+    """Whether a file holds sound, which joining leaves out."""
+    with av.open(str(path)) as container:
+        return bool(container.streams.audio)
+
+
 def begins_cleanly(segments: Sequence[Segment]) -> list[bool]:
     """Whether each segment may follow another one: its first picture makes decoders forget what came before.
 
     Key frames of open groups of pictures (CRA of HEVC, recovery points of H.264) do not; a segment that
     begins with one must be the first of its file.
     """
-    clean = []
     with contextlib.closing(_PacketReader()) as reader:
-        for segment in segments:
-            order = reader.open(segment.path)
-            context = reader.stream.codec_context
-            if context.codec.canonical_name not in NAL_CODECS:
-                clean.append(True)
-                continue
-            packet = next(reader.packets(order.place[segment.start : segment.start + 1]))
-            reader.next = -1  # the iterator was left in the middle
-            clean.append(_is_clean(bytes(packet), context))
-    return clean
+        return [reader.is_clean(segment.path, segment.start) for segment in segments]
+
+
+def clean_start(path: Path, frame: int) -> int:
+    """The last frame up to this one from which decoding can begin as if the file began there."""
+    order = stored_order(path)
+    keys = np.flatnonzero(order.is_key[order.place[: frame + 1]])[::-1].tolist()
+    with contextlib.closing(_PacketReader()) as reader:
+        return next((key for key in keys if key == 0 or reader.is_clean(path, key)), 0)
 
 
 def _is_clean(data: bytes, context: Any) -> bool:

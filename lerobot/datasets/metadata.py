@@ -5,6 +5,8 @@ meta/info.json (schema, counters, paths) + tasks.parquet + episodes/ + stats.jso
 
 import json
 import logging
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 
 from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
-from lerobot.datasets import config, depth
+from lerobot.datasets import capture, config, depth, tables
+from lerobot.datasets.damage import pointing_to_doctor
 from lerobot.datasets.episodes import EpisodeTable
 from lerobot.datasets.legacy.view import open_view, refusal
 from lerobot.datasets.location import Location
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 CODEBASE_VERSION = "v3.0"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+MAX_ATTEMPTS = 20  # at reading a dataset that another process is changing
 NEEDED_INFO = ("fps", "features", "total_episodes", "total_frames", "data_path")
 
 
@@ -52,7 +56,8 @@ class LeRobotDatasetMetadata:
         self.location = Location.find(
             repo_id, root=root, revision=self.revision, force=force_cache_sync, token=token
         )
-        self._load()
+        with pointing_to_doctor(self.root):
+            self.reload()
 
     @classmethod
     def create(
@@ -100,18 +105,55 @@ class LeRobotDatasetMetadata:
             "splits": {},
         }
         self = cls.__new__(cls)
-        self.repo_id, self.revision, self.location = (
-            repo_id,
-            CODEBASE_VERSION,
-            Location(root=folder, repo_id=repo_id),
-        )
+        self.repo_id, self.revision = repo_id, CODEBASE_VERSION
         self.info, self.stats = info, {}
         self.tasks, self.episodes = TaskTable([]), EpisodeTable.empty()
         self.is_behind = False
-        self.save_info()
+        # The folder appears at once, with its info.json: a process that dies here leaves no half dataset,
+        # and of two that create the same dataset one is refused.
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{files.PART_SUFFIX}")
+        self.location = Location(root=aside, repo_id=repo_id)
+        try:
+            self.save_info()
+            aside.rename(folder)
+            files.sync_folder(folder.parent)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise DatasetError(f"{folder} cannot be made: {error}. Choose another root.") from error
+        self.location = Location(root=folder, repo_id=repo_id)
+        self._identity = self._info_identity()
         return self
 
-    def _load(self) -> None:
+    def reload(self) -> None:
+        """Read everything from the folder; once more when a recording adds an episode or ends meanwhile.
+
+        Raises:
+            DatasetError: files are missing, damaged or contradict each other.
+        """
+        for attempt in range(MAX_ATTEMPTS):
+            self._identity = self._info_identity()
+            try:
+                self._load_once()
+            except DatasetError:
+                if attempt == MAX_ATTEMPTS - 1 or not self.has_changed():
+                    raise
+            else:
+                if not self.has_changed():
+                    return
+
+    def has_changed(self) -> bool:
+        """Whether somebody has added episodes, or ended a recording, since this was read."""
+        return self._info_identity() != self._identity
+
+    def _info_identity(self) -> tuple[int, int] | None:
+        """What changes whenever meta/info.json is replaced."""
+        try:
+            found = (self.root / keys.INFO_FILE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _load_once(self) -> None:
         view = open_view(self.root)
         if view is not None:
             self.old_layout, self.missing_columns = view.layout, view.missing_columns
@@ -338,17 +380,48 @@ class LeRobotDatasetMetadata:
     def save_info(self) -> None:
         """Write meta/info.json durably."""
         self.check_writable()
-        shaped = {name: {**one, "shape": list(one["shape"])} for name, one in self.features.items()}
-        files.write_json(self.root / keys.INFO_FILE, {**self.info, "features": shaped})
+        files.write_json(self.root / keys.INFO_FILE, self._plain_info())
 
     def save_stats(self) -> None:
         """Write meta/stats.json durably."""
         self.check_writable()
-        plain = {
+        files.write_json(self.root / keys.STATS_FILE, self._plain_stats())
+
+    def save_counters(self) -> None:
+        """Write meta/info.json and meta/stats.json durably, in about the time of one."""
+        self.check_writable()
+        files.write_jsons(
+            {self.root / keys.STATS_FILE: self._plain_stats(), self.root / keys.INFO_FILE: self._plain_info()}
+        )
+
+    def _plain_info(self) -> dict[str, Any]:
+        shaped = {name: {**one, "shape": list(one["shape"])} for name, one in self.features.items()}
+        return {**self.info, "features": shaped}
+
+    def _plain_stats(self) -> dict[str, Any]:
+        return {
             name: {stat: np.asarray(v).tolist() for stat, v in one.items()}
             for name, one in self.stats.items()
         }
-        files.write_json(self.root / keys.STATS_FILE, plain)
+
+    def cadence(self, episode: int) -> capture.Cadence:
+        """The rate that an episode was really recorded at: fps, worst gap, late and repeated frames.
+
+        Raises:
+            DatasetError: the episode was recorded by something that does not keep it.
+        """
+        return capture.cadence(self.episodes[episode], where=f"Episode {episode} of {self.root}")
+
+    def capture_times(self, episode: int) -> dict[str, np.ndarray]:
+        """Seconds since 1970 at which an episode's rows ("", (T,)) and each camera's pictures were captured.
+
+        Empty when they were not kept.
+        """
+        return capture.times(self.episodes.stored(episode, tables.CAPTURE_PREFIX))
+
+    def repeated_frames(self, episode: int) -> dict[str, np.ndarray]:
+        """Per camera, the frames of an episode that show the picture before them again (N,)."""
+        return capture.repeated(self.episodes.stored(episode, tables.CAPTURE_PREFIX))
 
     def __repr__(self) -> str:
         return (
@@ -382,7 +455,7 @@ def check_info(path: Path, info: dict[str, Any]) -> dict[str, Any]:
     missing = [name for name in NEEDED_INFO if name not in info]
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(missing)}.")
-    if not isinstance(info["fps"], (int, float)) or info["fps"] <= 0:
+    if not isinstance(info["fps"], (int, float)) or not 0 < info["fps"] < float("inf"):
         raise DatasetError(f"{path}: fps={info['fps']!r}, expected a number greater than 0.")
     for name, feature in info["features"].items():
         if "dtype" not in feature or "shape" not in feature:

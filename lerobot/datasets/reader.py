@@ -20,9 +20,10 @@ from lerobot.core.types import image_shape
 from lerobot.datasets import depth, images
 from lerobot.datasets.cache import identify, make_key
 from lerobot.datasets.columns import Columns, Frames
+from lerobot.datasets.config import CACHE_BYTES
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.footage import Footage
-from lerobot.datasets.frame_cache import DEFAULT_BYTES, KINDS, FrameCache, Shape, open_caches
+from lerobot.datasets.frame_cache import KINDS, FrameCache, Shape, open_caches
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import is_depth
 from lerobot.datasets.video import VideoPool
@@ -68,7 +69,7 @@ class FrameReader:
         self.videos = VideoPool()
         self.image_sizes = self._checked_sizes(image_sizes or {})
         self._sources: dict[str, Shape] = {}
-        self.caches = self._open_caches(cache, DEFAULT_BYTES if cache_bytes is None else cache_bytes)
+        self.caches = self._open_caches(cache, CACHE_BYTES if cache_bytes is None else cache_bytes)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """The items at these positions, stacked: tensors (B, ...), texts as lists of B.
@@ -128,7 +129,9 @@ class FrameReader:
         items = self.columns.items(frames)  # (n,)
         out = np.empty((len(items), *self._shape(name, feature)), np.uint8)
         cache = self.caches.get(name)
-        missing = np.flatnonzero(cache.take(items, out) if cache else np.ones(len(items), dtype=bool))
+        missing = np.flatnonzero(
+            cache.take(items, out) if cache is not None else np.ones(len(items), dtype=bool)
+        )
         if not len(missing):
             return out
         distinct, at, back = np.unique(items[missing], return_index=True, return_inverse=True)
@@ -140,7 +143,7 @@ class FrameReader:
             out[places] = _resize(decoded, self.image_sizes[name])
         else:
             self._decode(name, feature, wanted, [out[place] for place in places])
-        if cache:
+        if cache is not None:
             cache.keep(distinct, out, places)
         twins = missing[places[back.reshape(-1)] != missing]
         out[twins] = out[places[back.reshape(-1)[places[back.reshape(-1)] != missing]]]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class EpisodeAwareSampler:
         drop_n_last_frames: int = 0,
         shuffle: bool = False,
         seed: int = 0,
-        absolute_to_relative_idx: dict[int, int] | None = None,
+        absolute_to_relative_idx: Mapping[int, int] | None = None,
     ) -> None:
         first, last = np.asarray(dataset_from_indices), np.asarray(dataset_to_indices)
         chosen = range(len(first)) if episode_indices_to_use is None else sorted(set(episode_indices_to_use))

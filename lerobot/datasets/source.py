@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lerobot.core.config import extra
-
-CACHE_BYTES = 8 * 1024**3
-
-
-@dataclass(kw_only=True)
-class ImageTransformsConfig:
-    """Random changes of camera pictures during training."""
-
-    enable: bool = False  # apply them
-    max_num_transforms: int = 3  # at most so many of them per picture
-    random_order: bool = False  # in random order instead of the order they are listed
-    tfs: dict[str, Any] = field(
-        default_factory=dict
-    )  # name: {weight, type, kwargs}; empty is the published set
+from lerobot.datasets.config import CACHE_BYTES
+from lerobot.datasets.transforms.config import ImageTransformsConfig
 
 
 @dataclass(kw_only=True)
@@ -33,7 +21,7 @@ class DatasetConfig:
         None  # the dataset's folder, or one per dataset; null looks in the local home, then on the Hub
     )
     episodes: list[int] | None = None  # only these episodes
-    image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)
+    image_transforms: ImageTransformsConfig = field(default_factory=ImageTransformsConfig)  # random changes
     revision: str | None = None  # branch, tag or commit on the Hub
     use_imagenet_stats: bool = True  # normalise colour cameras with ImageNet's mean and std
     video_backend: str | None = None  # accepted for old commands; frames are always decoded by PyAV

@@ -166,7 +166,7 @@ def compute_relative_action_stats(
     """
     actions, states = np.asarray(columns[keys.ACTION]), np.asarray(columns[keys.STATE])
     episodes = np.asarray(columns[keys.EPISODE_INDEX])
-    joints = features[keys.ACTION].get("names") or [""] * actions.shape[1]
+    joints = _joint_names(features[keys.ACTION].get("names"), actions.shape[1])
     is_relative = np.array([not any(word in joint for word in exclude_joints) for joint in joints])
     starts = np.arange(len(actions) - chunk_size + 1)
     starts = starts[episodes[starts] == episodes[starts + chunk_size - 1]]
@@ -178,3 +178,19 @@ def compute_relative_action_stats(
         windows = windows - np.where(is_relative, states[block], 0)[:, None].astype(windows.dtype)
         running.update(windows.reshape(-1, windows.shape[-1]))
     return running.get_statistics()
+
+
+def _joint_names(names: Any, size: int) -> list[str]:
+    """One name per joint; older datasets keep them in a dict of lists, such as {"motors": [...]}."""
+    if isinstance(names, dict):
+        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
+    return [str(name) for name in names] if names and len(names) == size else [""] * size
+
+
+def lack_quantiles(stats: Stats, features: dict[str, dict]) -> list[str]:
+    """The features that ought to have quantiles and lack some."""
+    return [
+        name
+        for name, feature in features.items()
+        if feature["dtype"] not in TEXT_DTYPES and set(QUANTILE_NAMES) - set(stats.get(name, {}))
+    ]

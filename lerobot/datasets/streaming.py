@@ -34,6 +34,7 @@ from lerobot.datasets.readahead import ReadAhead
 from lerobot.datasets.reel import Entry, Reel
 from lerobot.datasets.rowgroups import holds_runs
 from lerobot.datasets.schema import is_depth
+from lerobot.datasets.selection import choose_episodes, needed_files
 from lerobot.datasets.shards import Run, Segment, ShuffleBuffer, group_by_file, part_of, shuffled
 
 logger = logging.getLogger(__name__)
@@ -121,14 +122,12 @@ class StreamingLeRobotDataset(IterableDataset):
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
         self.meta.use_depth_unit(depth_output_unit)
-        self.episodes = None if episodes is None else _existing(self.meta, episodes)
-        if tasks is not None:
-            self.episodes = _with_tasks(self.meta, self._chosen, tasks)
+        self.episodes = choose_episodes(self.meta, episodes=episodes, tasks=tasks)
         self._deltas = frame_deltas(
             delta_timestamps or {}, fps=self.fps, tolerance_s=tolerance_s, known=list(self.features)
         )
         if not streaming:
-            self.meta.location.need(_files(self.meta, self._chosen))
+            self.meta.location.need(needed_files(self.meta, np.array(self._chosen), with_videos=True))
         self._epochs = EpochCounter()
         self._progress: dict[str, int] | None = None  # of this process's last iterator
         self._resumed: dict[str, Any] | None = None
@@ -357,35 +356,6 @@ def _stacked_pictures(items: Sequence[np.ndarray | tuple[np.ndarray, ...]]) -> n
     for at, frame in enumerate(frames):
         stacked[at] = frame
     return stacked.reshape(len(items), -1, *stacked.shape[1:]) if isinstance(items[0], tuple) else stacked
-
-
-def _existing(meta: LeRobotDatasetMetadata, episodes: Sequence[int]) -> list[int]:
-    chosen, total = sorted({int(episode) for episode in episodes}), meta.total_episodes
-    wrong = [episode for episode in chosen if not 0 <= episode < total]
-    if wrong or not chosen:
-        raise DatasetError(
-            f"episodes={list(episodes)}: {f'episode {wrong[0]} does not exist' if wrong else 'empty'}; "
-            f"{meta.repo_id!r} has {total} episodes (0 to {total - 1})."
-        )
-    return chosen
-
-
-def _with_tasks(meta: LeRobotDatasetMetadata, episodes: list[int], tasks: Sequence[str]) -> list[int]:
-    texts = [tasks] if isinstance(tasks, str) else list(tasks)
-    wanted = {meta.tasks.name(meta.tasks.index(text)) for text in texts}
-    listed = meta.episodes.column("tasks")
-    found = [episode for episode in episodes if wanted.intersection(listed[episode] or ())]
-    if not found:
-        raise DatasetError(
-            f"tasks={texts}: none of the {len(episodes)} chosen episodes of {meta.repo_id!r} has one."
-        )
-    return found
-
-
-def _files(meta: LeRobotDatasetMetadata, episodes: list[int]) -> list[Path]:
-    chosen = np.array(episodes, dtype=np.int64)
-    names, _ = meta.files_of(chosen)
-    return names + [name for key in meta.video_keys for name in meta.files_of(chosen, video_key=key)[0]]
 
 
 def _rank_of(rank: int | None, num_ranks: int | None) -> tuple[int, int]:

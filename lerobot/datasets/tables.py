@@ -20,6 +20,17 @@ from lerobot.core.errors import DatasetError, suggest
 EPISODES_FOLDER = "meta/episodes"
 EPISODES_PATH = EPISODES_FOLDER + "/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 STATS_PREFIX = "stats/"
+CAPTURE_PREFIX = "capture/"  # see capture.py
+CAPTURE_LISTS = ("times_s", "repeated")  # one value per frame: read when asked for
+CAPTURE_TYPES = {
+    "times_s": pa.list_(pa.float64()),
+    "repeated": pa.list_(pa.int64()),
+    "fps": pa.float64(),
+    "worst_gap_s": pa.float64(),
+    "late_frames": pa.int64(),
+    "repeated_frames": pa.int64(),
+}
+FLOATS = {"from_timestamp": pa.float64(), "to_timestamp": pa.float64()}
 INTEGERS = ("chunk_index", "file_index", "episode_index", "length", "dataset_from_index", "dataset_to_index")
 
 
@@ -104,7 +115,13 @@ def _column_type(name: str, rows: list[dict[str, Any]]) -> pa.DataType | None:
     last = name.rsplit("/", 1)[-1]
     if last in INTEGERS:
         return pa.int64()
-    return pa.float64() if last in ("from_timestamp", "to_timestamp") else None
+    return CAPTURE_TYPES.get(last) if name.startswith(CAPTURE_PREFIX) else FLOATS.get(last)
+
+
+def stays_on_disk(name: str) -> bool:
+    """Whether a column of meta/episodes is large and is only read when asked for."""
+    is_list = name.startswith(CAPTURE_PREFIX) and name.rsplit("/", 1)[-1] in CAPTURE_LISTS
+    return is_list or name.startswith(STATS_PREFIX)
 
 
 def position_of(path: Path) -> tuple[int, int]:
@@ -122,7 +139,12 @@ def read_episode_rows(path: Path) -> list[dict[str, Any]]:
 
 def write_episode_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace one file of meta/episodes durably."""
-    files.write_atomically(path, lambda part: pq.write_table(episode_rows(rows), part))
+    write_episode_table(path, episode_rows(rows))
+
+
+def write_episode_table(path: Path, table: pa.Table) -> None:
+    """Replace one file of meta/episodes durably by an Arrow table of complete rows."""
+    files.write_atomically(path, lambda part: pq.write_table(table, part))
 
 
 class TaskTable(Mapping):

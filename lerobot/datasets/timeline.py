@@ -50,13 +50,15 @@ def read_timeline(path: Path) -> Timeline:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DatasetError(f"{path} is not a video that can be read (its codec is not known).")
             entries = [] if stream.codec_context.has_b_frames else stream.index_entries
             if len(entries) and len(entries) == stream.frames:
                 found = [(entry.timestamp, entry.is_keyframe) for entry in entries]
             else:  # stored out of order, or without a table: the packets themselves say when they are shown
                 found = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None]
             time_base = stream.time_base
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, UnicodeDecodeError) as error:  # damaged texts too
         raise DatasetError(f"{path} is not a video that can be read ({error}).") from error
     if not found:
         raise DatasetError(f"{path} holds no frame; it was cut off or never finished.")

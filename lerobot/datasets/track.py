@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.ranges import RangeSource, RemoteFile
-from lerobot.datasets.video import VideoReader
+from lerobot.datasets.video import ONE_THREAD, VideoReader
 
 READ_BYTES = 64 * 1024  # asked from a remote file at a time
 FAR_FRAMES = 4  # frames that are decoded and dropped rather than sought past
@@ -85,7 +85,9 @@ class VideoTrack(VideoReader):
         try:
             self.container = av.open(self._file, buffer_size=READ_BYTES)
             self.stream = self.container.streams.video[0]
-        except (av.FFmpegError, IndexError) as error:
+            if self.stream.codec_context is None:
+                raise DatasetError(f"{name} is not a video that can be read (its codec is not known).")
+        except (av.FFmpegError, IndexError, UnicodeDecodeError) as error:  # damaged texts too
             raise DatasetError(f"{name} is not a video that can be read ({error}).") from error
         # Threads come from outside: several tracks are read at a time.
         self.stream.thread_type, self.stream.codec_context.thread_count = "SLICE", 1
@@ -115,7 +117,7 @@ class VideoTrack(VideoReader):
                 ) from error
             picture = np.empty((1 if self.is_depth else 3, frame.height, frame.width), self._dtype)
             if self.is_depth:
-                picture[0] = self._convert.reformat(frame, format="gray12le").to_ndarray()
+                picture[0] = self._convert.reformat(frame, format="gray12le", **ONE_THREAD).to_ndarray()
             else:
                 self._write_colours(frame, picture)
             yield picture

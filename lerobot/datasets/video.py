@@ -27,6 +27,8 @@ REFERENCE_FRAMES = 12  # pictures that a decoder holds, about
 BYTES_PER_ENTRY = 64  # of the file's frame table in memory, per frame
 DECODER_BYTES = 1024**2  # besides pictures and table
 PLANAR_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
+# Newer PyAV starts as many threads as there are cores for each picture; older ones use one and take no word.
+ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 _is_exact: dict[tuple, bool] = {}  # per kind of picture, whether planes come out as interleaved pixels do
 
 
@@ -68,7 +70,7 @@ class VideoReader:
                     f"{place.shape[1]} x {place.shape[2]} (height x width)."
                 )
             if self.is_depth:
-                place[0] = self._convert.reformat(frame, format="gray12le").to_ndarray()
+                place[0] = self._convert.reformat(frame, format="gray12le", **ONE_THREAD).to_ndarray()
             else:
                 self._write_colours(frame, place)
 
@@ -79,11 +81,11 @@ class VideoReader:
 
     def _write_colours(self, frame: av.VideoFrame, place: np.ndarray) -> None:
         if self._has_exact_planes(frame):
-            planes = _planes(self._convert.reformat(frame, format="gbrp"))
+            planes = self._planes(frame)
             for channel, plane in zip((1, 2, 0), planes, strict=True):
                 place[channel] = plane
         else:
-            pixels = self._convert.reformat(frame, format="rgb24").to_ndarray()
+            pixels = self._pixels(frame)
             place[...] = pixels.transpose(2, 0, 1)  # (C, H, W)
 
     def _has_exact_planes(self, frame: av.VideoFrame) -> bool:
@@ -95,14 +97,27 @@ class VideoReader:
         if kind not in _is_exact:
             is_exact = frame.format.name in PLANAR_FORMATS and frame.width % 16 == frame.height % 2 == 0
             if is_exact:
-                pixels = self._convert.reformat(frame, format="rgb24").to_ndarray()
-                planes = _planes(self._convert.reformat(frame, format="gbrp"))
+                pixels, planes = self._pixels(frame), self._planes(frame)
                 is_exact = all(
                     np.array_equal(pixels[..., channel], plane)
                     for channel, plane in zip((1, 2, 0), planes, strict=True)
                 )
             _is_exact[kind] = is_exact
         return _is_exact[kind]
+
+    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, C) red, green, blue."""
+        return self._convert.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
+
+    def _planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
+        """(H, W) each: green, blue, red."""
+        planar = self._convert.reformat(frame, format="gbrp", **ONE_THREAD)
+        return [
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+                : frame.height, : frame.width
+            ]
+            for plane in planar.planes
+        ]
 
     # --- decoding
 
@@ -154,14 +169,6 @@ class VideoReader:
             if len(found) or low == 0:
                 return low + int(found[-1]) if len(found) else 0
             reach *= 8
-
-
-def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
-    """Views (H, W) of a planar picture's planes."""
-    return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-        for plane in frame.planes
-    ]
 
 
 class VideoPool:

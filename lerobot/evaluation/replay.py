@@ -114,6 +114,7 @@ def opened(
         name,
         root=root,
         episodes=episodes[:n_episodes],
+        tasks=cfg.tasks,
         delta_timestamps=deltas,
         revision=cfg.revision,
         depth_output_unit=cfg.depth_output_unit,

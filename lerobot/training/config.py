@@ -137,7 +137,6 @@ class TrainConfig:
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
-            (self.dataset.image_transforms.enable, "--dataset.image_transforms"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 

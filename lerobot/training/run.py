@@ -24,6 +24,7 @@ from lerobot.evaluation.fit import fitting_names
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
+from lerobot.training.augmentation import Augmentation
 from lerobot.training.checks import (
     check_finite,
     check_flags,
@@ -60,6 +61,7 @@ class Run:
     scheduler: Any
     grad_clip_norm: float
     loader: BatchLoader | StreamLoader
+    augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
     sinks: list[Sink] = field(default_factory=list)
@@ -82,14 +84,14 @@ class Run:
 
     def batches(self) -> Iterator[list[Batch]]:
         """The micro-batches of each step still to take, on the device and preprocessed."""
-        batches = feed(self.loader, self.world.device, pin=self.cfg.pin_memory)
+        batches = feed(self.augmentation.numbered(self.loader), self.world.device, pin=self.cfg.pin_memory)
         while not self.finished:
             group = []
             for _ in range(self.cfg.gradient_accumulation_steps):
                 asked_s = time.perf_counter()
                 batch = next(batches)
                 self.meter.add({"data_s": time.perf_counter() - asked_s})
-                group.append(self.prepare(batch))
+                group.append(self.prepare(self.augmentation(batch)))
             yield group
 
     def prepare(self, batch: Batch) -> Batch:
@@ -195,6 +197,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
         loader=loader,
+        augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,

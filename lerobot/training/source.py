@@ -6,6 +6,7 @@ DatasetConfig -> metadata (before the policy is built) -> datasets -> sampler ov
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lerobot.core.errors import DatasetError
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
@@ -33,7 +34,7 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
     """What the run's data says about itself.
 
     Raises:
-        DatasetError: a dataset is not found or damaged.
+        DatasetError: a dataset is not found, damaged, or has no episodes.
         FeatureMismatchError: the datasets of a mixture do not fit each other.
     """
     data = cfg.dataset
@@ -41,6 +42,12 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
         LeRobotDatasetMetadata(name, root=root, revision=data.revision)
         for name, root in zip(data.names, data.roots, strict=True)
     ]
+    for meta in found:
+        if not meta.total_episodes:
+            raise DatasetError(
+                f"{meta.root} has no episodes yet, so there is nothing to learn from. Record some, with "
+                "lerobot-record or lerobot-collect and --resume=true."
+            )
     if len(found) == 1 and not data.feature_map:
         return found[0]
     names = [data.feature_map.get(name, {}) for name in data.names]
@@ -103,17 +110,22 @@ def open_dataset(
     deltas: Mapping[str, list[float]],
 ) -> LeRobotDataset:
     """One dataset; `kept` maps its features to the names that `deltas` speaks of."""
-    data = cfg.dataset
+    data, sizes = cfg.dataset, picture_sizes(cfg)
+    own_sizes = {own: sizes[common] for own, common in kept.items() if common in sizes}
     return LeRobotDataset(
         meta.repo_id,
         root=data.roots[data.names.index(meta.repo_id)],
         episodes=data.episodes,
+        tasks=data.tasks,
         revision=data.revision,
         delta_timestamps={own: deltas[common] for own, common in kept.items() if common in deltas} or None,
         tolerance_s=cfg.tolerance_s,
         download_videos=data.download_videos,
         return_uint8=True,
         depth_output_unit=data.depth_output_unit,
+        cache=data.cache,
+        cache_bytes=data.cache_bytes // len(data.names),
+        image_sizes=own_sizes or None,
     )
 
 

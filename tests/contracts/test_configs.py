@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import types
 import typing
 from enum import Enum
 from pathlib import Path
@@ -14,9 +15,10 @@ from lerobot.core.config import decode, default_of, encode, type_hints
 from lerobot.core.errors import LeRobotError
 from lerobot.core.flags import flags_of, parse
 from lerobot.core.help import describe, field_comments
+from lerobot.datasets.transforms.config import ImageTransformsConfig
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = {str: "given", int: 1, float: 1.0, bool: True, Path: Path("given")}
+REQUIRED = {str: "given", int: 1, float: 1.0, bool: True, Path: Path("given"), typing.Any: "given"}
 
 
 def families() -> list[type]:
@@ -62,7 +64,16 @@ def simplest(cls, values: dict):
 
 def first(hint):
     """A value of this type."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Literal else REQUIRED[hint]
+    kind, options = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Literal:
+        return options[0]
+    if kind in (typing.Union, types.UnionType):
+        return first(next(option for option in options if option is not type(None)))
+    if kind is list:
+        return [first(options[0])]
+    if kind is dict:
+        return {first(options[0]): first(options[1])}
+    return REQUIRED[hint]
 
 
 def changes(value, hint) -> list:
@@ -140,6 +151,8 @@ def test_through_the_flags_that_scripts_make_of_it(member):
     for config in examples(cls):
         if any(value is None and by_default.get(key) is not None for key, value in config.__dict__.items()):
             continue  # what was switched off is not among those flags
+        if any(dataclasses.is_dataclass(value) for value in config.__dict__.values()):
+            continue  # what Python prints of a section is no flag
         words = [f"--part.{key}={value}" for key, value in config.__dict__.items() if value is not None]
         assert parse(holder(family), [f"--part.type={name}", *words], program="test").part == config
 
@@ -163,3 +176,12 @@ def test_the_families_are_found():
     assert {"PreTrainedConfig", "EnvConfig", "OptimizerConfig", "LRSchedulerConfig"} <= {
         f.__name__ for f in families()
     }
+
+
+def test_image_transforms_through_files_and_flags():
+    """No family, but stored in every training run: other installations read what we write."""
+    found = examples(ImageTransformsConfig)
+    assert len(found) == 5
+    for config in found:
+        assert decode(ImageTransformsConfig, json.loads(json.dumps(encode(config)))) == config
+        assert parse(holder(ImageTransformsConfig), flags_of(config, "part."), program="test").part == config

@@ -1,12 +1,14 @@
 """Deleting, splitting and merging episodes of datasets with videos, without encoding them again."""
 
+import os
+
 import pytest
 import torch
 
 from lerobot.core.errors import DatasetError, FeatureMismatchError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.config import RGBEncoderConfig
-from lerobot.datasets.edit import delete_episodes, merge_datasets, remove_feature, split_dataset
+from lerobot.datasets.edit import delete_episodes, merge_datasets, modify_tasks, remove_feature, split_dataset
 from tests.fakes import dataset as made
 
 TOP = "observation.images.top"
@@ -92,3 +94,15 @@ def test_edits_that_make_no_sense(dataset, tmp_path, call, words):
     with pytest.raises(DatasetError, match=words):
         call(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_being_recorded_is_not_edited_in_place(tmp_path):
+    recording = LeRobotDataset.create("me/made", 10, made.NUMBERS, root=tmp_path / "a")
+    made.record(recording, [3, 2])
+    before = LeRobotDataset("me/made", root=tmp_path / "a")
+    with pytest.raises(DatasetError, match=f"process {os.getpid()}"):
+        modify_tasks(before, new_task="another")
+    made.record(recording, [2], first=2)
+    recording.finalize()
+    modify_tasks(LeRobotDataset("me/made", root=tmp_path / "a"), new_task="another")
+    assert list(LeRobotDataset("me/made", root=tmp_path / "a").meta.tasks) == ["another"]

@@ -274,6 +274,50 @@ def test_tasks_by_episode_by_text_and_for_the_rest(tmp_path):
     ]
 
 
+def _with_subtasks(folder, numbers: list[int], texts: list[str]) -> LeRobotDataset:
+    features = {
+        "action": made.NUMBERS["action"],
+        "subtask_index": {"dtype": "int64", "shape": (1,), "names": None},
+    }
+    dataset = LeRobotDataset.create("me/sub", 10, features, root=folder)
+    for number in numbers:
+        dataset.add_frame({"action": [0, 0, 0], "subtask_index": np.array([number]), "task": "tidy up"})
+    dataset.save_episode()
+    dataset.finalize()
+    pq.write_table(
+        pa.table({"subtask_index": range(len(texts)), "subtask": texts}), folder / "meta/subtasks.parquet"
+    )
+    return dataset
+
+
+def test_subtasks_are_united_by_their_text(tmp_path):
+    one = _with_subtasks(tmp_path / "one", [0, 1], ["reach", "grasp"])
+    two = _with_subtasks(tmp_path / "two", [0, 1, 1], ["grasp", "lift"])
+    new = merge_datasets([one, two], "me/merged", tmp_path / "merged")
+    table = pq.read_table(new.root / "meta/subtasks.parquet").to_pydict()
+    assert table == {"subtask_index": [0, 1, 2], "subtask": ["reach", "grasp", "lift"]}
+    assert [int(item["subtask_index"]) for item in new] == [0, 1, 1, 2, 2]
+    same = merge_datasets(
+        [one, _with_subtasks(tmp_path / "three", [1], ["reach", "grasp"])], "me/s", tmp_path / "s"
+    )
+    assert [int(item["subtask_index"]) for item in same] == [0, 1, 1]
+    assert (same.root / "meta/subtasks.parquet").read_bytes() == (
+        one.root / "meta/subtasks.parquet"
+    ).read_bytes()
+
+
+def test_language_columns_keep_the_type_of_the_files(tmp_path):
+    dataset = made.make(tmp_path / "made", [3, 2], made.NUMBERS)
+    said = [[{"role": "user", "content": f"go {k}", "style": None}] if k % 2 else [] for k in range(5)]
+    for path in dataset.root.glob("data/*/*"):
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.append_column("language_events", pa.array(said)), path)
+    dataset.meta.features["language_events"] = {"dtype": "language", "shape": (1,), "names": None}
+    dataset.meta.save_info()
+    new = delete_episodes(LeRobotDataset("me/made", root=dataset.root), [0], tmp_path / "new")
+    assert [item["language_events"] for item in new] == said[3:]
+
+
 def test_pictures_become_videos_with_everything_else(tmp_path):
     image_depth = {DEPTH: {**made.DEPTH[DEPTH], "dtype": "image"}}
     old = made.make(tmp_path / "old", [4, 3], {**made.NUMBERS, **made.IMAGE, **image_depth})

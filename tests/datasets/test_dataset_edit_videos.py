@@ -229,6 +229,38 @@ def test_two_clocks_in_one_file(tmp_path):
     assert np.allclose(stored_order(tmp_path / "joined.mp4").seconds, np.arange(8) / 10, atol=1e-9)
 
 
+def test_any_part_of_a_file_can_be_decoded(golden, foreign):
+    for dataset in (golden, foreign):
+        for path in sorted(dataset.root.rglob("*.mp4")):
+            shown = decoded(path)
+            for start in range(len(shown)):
+                segment = Segment(path=path, start=start, length=min(5, len(shown) - start))
+                got = [frame.to_ndarray().tobytes() for frame in encoding.decode_segment(segment)]
+                assert got == shown[start : start + 5], (path, start)
+
+
+def test_sound_that_is_not_carried_over_is_said(tmp_path, caplog):
+    dataset = made.make(tmp_path / "made", [4, 4])
+    path = dataset.root / dataset.meta.get_video_file_path(0, TOP)
+    loud = tmp_path / "loud.mp4"
+    with av.open(str(path)) as source, av.open(str(loud), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        sound = out.add_stream("aac", rate=8000)
+        sound.layout = "mono"
+        for packet in source.demux(video=0):
+            if packet.pts is not None:
+                packet.stream = stream
+                out.mux(packet)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        out.mux(sound.encode(silence))
+        out.mux(sound.encode(None))
+    shutil.move(loud, path)
+    shown = all_pictures(dataset)
+    assert_same(delete_episodes(dataset, [0], tmp_path / "new"), shown, [1])
+    assert "The sound of" in caplog.text
+
+
 def test_a_video_out_of_step_is_named(tmp_path):
     dataset = made.make(tmp_path / "made", [4, 4])
     path = dataset.root / dataset.meta.get_video_file_path(0, TOP)

@@ -119,7 +119,7 @@ def test_files_of_an_older_state_are_deleted_by_a_push(pushed, tmp_path):
 def test_frames_that_wait_for_their_episode_stop_a_push(hub, tmp_path):
     dataset = LeRobotDataset.create("me/made", 10, made.NUMBERS, root=tmp_path / "a")
     dataset.add_frame(made.frame(dataset.features, 0, 0))
-    with pytest.raises(DatasetError, match=r"save_episode\(\) or clear_episode_buffer\(\)"):
+    with pytest.raises(DatasetError, match=r"save_episode\(\) or clear_episode\(\)"):
         dataset.push_to_hub()
     assert not hub.requests
 

@@ -343,7 +343,7 @@ def test_a_damaged_dataset_is_not_converted(source, old, tmp_path, name):
     elif name == "column":
         change(old / file, action=None)
     elif name == "frames":
-        layouts._write_video(source, "observation.images.top", [(1, 0, 2)], old / file)
+        layouts.write_video(source, "observation.images.top", [(1, 0, 2)], old / file)
     else:
         (old / file).unlink()
     before = contents(old)

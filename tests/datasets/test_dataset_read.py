@@ -214,7 +214,7 @@ def test_a_file_without_its_end_is_named(copy, name):
 
 def test_a_video_that_is_too_short_is_named(copy):
     whole = copy / f"videos/{TOP}/chunk-000/file-000.mp4"
-    from lerobot.datasets.encoder import Segment, join_videos
+    from lerobot.datasets.join import Segment, join_videos
 
     short = copy / "short.mp4"
     join_videos([Segment(path=whole, start=0, length=10)], short, fps=10)

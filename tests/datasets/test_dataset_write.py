@@ -81,12 +81,12 @@ def test_default_encoder_is_av1(tmp_path):
 
 
 def test_size_limits_begin_new_files(tmp_path):
-    dataset = create(tmp_path / "a", chunks_size=2, data_files_size_in_mb=0.02, video_files_size_in_mb=0.003)
-    made.record(dataset, [3, 3, 3, 3, 3])
+    dataset = create(tmp_path / "a", chunks_size=2, data_files_size_in_mb=0.001, video_files_size_in_mb=0.003)
+    made.record(dataset, [3, 3, 3, 3, 3])  # each larger than a data file should be
     dataset.finalize()
     made.check(LeRobotDataset("me/made", root=tmp_path / "a"), [3] * 5)
     places = list(zip(*(dataset.meta.episodes[f"data/{p}_index"] for p in ("chunk", "file")), strict=True))
-    assert len(set(places)) > 1 and max(file for _, file in places) == 1 and places == sorted(places)
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
 
 
 def test_resuming_adds_new_files(tmp_path):
@@ -140,7 +140,26 @@ def test_the_caller_may_reuse_its_arrays(tmp_path):
     made.check(dataset, [3])
 
 
-GRID = np.zeros((2, 3))
+def test_tensors_and_pictures_may_be_reused(tmp_path):
+    dataset = create(tmp_path / "a")
+    plain = made.frame(dataset.features, 0, 0)
+    tensors = {name: torch.from_numpy(v.copy()) for name, v in plain.items() if isinstance(v, np.ndarray)}
+    picture = Image.fromarray(plain[WRIST])
+    views = tensors | {TOP: tensors[TOP].permute(2, 0, 1), WRIST: picture, "note": "", "task": ""}
+    for k in range(3):
+        given = made.frame(dataset.features, 0, k)
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(given[name]))
+        picture.paste(Image.fromarray(given[WRIST]))
+        dataset.add_frame(views | {"note": given["note"], "task": given["task"]})
+        picture.paste((0, 0, 0), (0, 0, made.WIDTH, made.HEIGHT))
+        for tensor in tensors.values():
+            tensor.zero_()
+    dataset.save_episode()
+    dataset.finalize()
+    made.check(dataset, [3])
+
+
 BAD = [
     (
         {"observation.state": np.zeros(4)},
@@ -163,7 +182,22 @@ BAD = [
         "has values from 200.0 to 200.0; expected uint8, or floats in 0..1",
     ),
     ({WRIST: Image.new("RGB", (32, 48))}, "32 wide and 48 high"),
+    ({WRIST: np.full((32, 48, 3), -0.1)}, "has values from -0.1 to -0.1; expected uint8, or floats in 0..1"),
+    ({WRIST: np.full((32, 48, 3), np.nan)}, "has values from nan to nan"),
+    ({WRIST: np.zeros((32, 48, 3), bool)}, "bool of shape .*expected uint8"),
+    ({WRIST: np.zeros((32, 48, 4), np.uint8)}, r"uint8 of shape \(32, 48, 4\); expected"),
+    ({TOP: np.zeros((64, 96, 3), np.uint8)}, r"'observation.images.top' is uint8 of shape \(64, 96, 3\)"),
+    ({WRIST: Image.new("L", (48, 32))}, "a L picture 48 wide and 32 high; expected"),
+    ({WRIST: None}, "'observation.images.wrist' is None"),
+    ({"observation.state": [1.0, -np.inf, 0.0]}, "holds NaN or infinity"),
+    (
+        {"observation.state": [[1.0, 2.0, 3.0]]},
+        r"a list of shape \(1, 3\) .*expected float32 of shape \(3,\)",
+    ),
+    ({"observation.count": 2**63}, "'observation.count' is 9223372036854775808"),
     ({"task": None}, "'task' is None"),
+    ({"task": ""}, "'task' is empty"),
+    ({"task": " \n"}, "'task' is empty"),
     ({"timestamp": 0.1}, "timestamp must not be given"),
     ({"actoin": [1, 2, 3]}, "Did you mean 'action'"),
 ]
@@ -227,7 +261,7 @@ def test_a_failed_encode_leaves_the_dataset_as_it_was(tmp_path):
     made.check(dataset, [3, 2])
 
 
-def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
+def test_an_episode_that_found_no_room_is_saved_later(tmp_path, monkeypatch):
     dataset = create(tmp_path / "a")
     made.record(dataset, [3])
     before = hashes(tmp_path / "a")
@@ -239,12 +273,16 @@ def test_a_full_disk_leaves_the_dataset_as_it_was(tmp_path, monkeypatch):
         dataset.add_frame(made.frame(dataset.features, 1, k))
     with monkeypatch.context() as patched:
         patched.setattr(pq, "write_table", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DatasetError, match=r"file-001.*no room left.*call save_episode\(\) again"):
             dataset.save_episode()
-    assert hashes(tmp_path / "a") == before and not dataset.has_pending_frames()
-    made.record(dataset, [2], first=1)
+    kept = {name: data for name, data in hashes(tmp_path / "a").items() if not name.endswith(".part")}
+    assert kept == before and dataset.has_pending_frames()
+    with pytest.raises(DatasetError, match=r"The 2 frames of the last episode could not be saved"):
+        dataset.add_frame(made.frame(dataset.features, 1, 2))
+    dataset.save_episode()
+    made.record(dataset, [2], first=2)
     dataset.finalize()
-    made.check(dataset, [3, 2])
+    made.check(dataset, [3, 2, 2])
 
 
 def test_a_cleared_episode_leaves_nothing(tmp_path):
@@ -295,6 +333,22 @@ def test_hevc_clips_of_any_length_have_decoding_times(tmp_path, num_frames):
     assert all(pts == dts for pts, dts in times)
 
 
+def test_joined_hevc_clips_play_on_from_every_key_frame(tmp_path):
+    """A player may land on the last key frame of an episode: the next episode must follow it."""
+    lengths = [5, 3, 7]
+    made.make(tmp_path / "a", lengths, made.DEPTH)
+    path = tmp_path / "a/videos/observation.images.depth/chunk-000/file-000.mp4"
+    with av.open(str(path)) as container:
+        keys = [packet.pts for packet in container.demux(video=0) if packet.is_keyframe]
+        unit = container.streams.video[0].duration // sum(lengths)
+    assert len(keys) > 6
+    for key in keys:
+        with av.open(str(path)) as container:
+            container.seek(key, stream=container.streams.video[0])
+            shown = [frame.pts // unit for frame in container.decode(video=0)]
+        assert shown == list(range(key // unit, sum(lengths)))
+
+
 def test_encoder_settings_are_checked():
     with pytest.raises(ConfigError, match="Did you mean 'libsvtav1'"):
         RGBEncoderConfig(vcodec="libsvtav")
@@ -313,19 +367,3 @@ def test_large_small_spread_survives_in_the_statistics(tmp_path):
     np.testing.assert_allclose(
         dataset.meta.stats["observation.state"]["std"], values.astype(np.float64).std(axis=0), rtol=1e-3
     )
-
-
-def test_pictures_are_counted_as_if_all_were_kept(tmp_path):
-    from lerobot.datasets.stats import get_feature_stats, sample_indices
-    from lerobot.datasets.tally import PictureTally
-
-    rng, tally = np.random.default_rng(0), PictureTally(is_depth=False)
-    pictures = rng.integers(0, 200, (130, 3, 12, 16), dtype=np.uint8)
-    for picture in pictures:
-        tally.add(picture)
-    wanted = get_feature_stats(pictures[sample_indices(130)], (0, 2, 3), True)
-    for stat, value in tally.stats().items():
-        scale = 1 if stat == "count" else 255
-        np.testing.assert_allclose(
-            value.reshape(-1) * scale, wanted[stat].reshape(-1), rtol=1e-5, err_msg=stat
-        )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset, reel
+from lerobot.datasets.config import RGBEncoderConfig
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.shards import Segment, ShuffleBuffer, part_of
 from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
@@ -114,6 +115,41 @@ def test_items_of_every_kind(folder, options, has_windows):
     assert len({meta.get_video_file_path(e, "observation.images.top") for e in range(6)}) > 1
     deltas = windows(LeRobotDataset("me/made", root=folder)) if has_windows else None
     compare(folder, delta_timestamps=deltas, **options)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"vcodec": "h264", "g": 250, "preset": "medium"},
+        {"vcodec": "h264", "g": 5, "preset": "medium", "extra_options": {"x264-params": "open-gop=1"}},
+        {"vcodec": "hevc", "g": 4, "preset": "fast", "extra_options": {"x265-params": "log-level=none"}},
+        {"vcodec": "libsvtav1", "g": 2},
+    ],
+    ids=["long groups", "open groups", "hevc", "av1"],
+)
+def test_pictures_stored_out_of_order(tmp_path, encoder):
+    shape = {"shape": (64, 64, 3), "names": ["height", "width", "channels"]}
+    features = {"observation.images.top": {"dtype": "video", **shape}}
+    dataset = LeRobotDataset.create(
+        "me/made", 10, features, root=tmp_path / "a", rgb_encoder=RGBEncoderConfig(**encoder)
+    )
+    noise = np.random.default_rng(0)
+    for length in (17, 3, 11):
+        scene = noise.integers(0, 255, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        for k in range(length):
+            dataset.add_frame({"observation.images.top": np.roll(scene, 2 * k, 1), "task": "move"})
+        dataset.save_episode()
+    dataset.finalize()
+    compare(tmp_path / "a")
+    compare(tmp_path / "a", delta_timestamps={"observation.images.top": [-0.5, 0.0]}, episodes=[0, 2])
+    parts = [
+        item
+        for rank in range(4)
+        for item in StreamingLeRobotDataset("me/made", root=tmp_path / "a", rank=rank, num_ranks=4)
+    ]
+    wanted = LeRobotDataset("me/made", root=tmp_path / "a")
+    for item in parts:
+        same(item, wanted[int(item["index"])])
 
 
 def test_one_large_row_group(folder, tmp_path):

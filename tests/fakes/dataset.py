@@ -91,6 +91,32 @@ def check(dataset: LeRobotDataset, lengths: list[int]) -> None:
     assert len(dataset) == at
 
 
+def check_stats(dataset: LeRobotDataset) -> None:
+    """The dataset's statistics must be those of its items, sorted and counted here; videos only roughly.
+
+    Episodes must be so short that every picture is sampled.
+    """
+    items = list(dataset)
+    for name, feature in dataset.features.items():
+        if feature["dtype"] == "string":
+            assert name not in dataset.meta.stats
+            continue
+        values = np.stack([np.atleast_1d(item[name].numpy()) for item in items]).astype(np.float64)
+        is_camera, is_video = feature["dtype"] in ("image", "video"), feature["dtype"] == "video"
+        rows = values.transpose(0, 2, 3, 1) if is_camera else values
+        rows = np.sort(rows.reshape(-1, rows.shape[-1]), axis=0)
+        wanted = {"min": rows[0], "max": rows[-1], "mean": rows.mean(0), "std": rows.std(0)}
+        for percent in (1, 10, 50, 90, 99):
+            wanted[f"q{percent:02d}"] = rows[-(-len(rows) * percent // 100) - 1]
+        found = dataset.meta.stats[name]
+        assert set(found) == {*wanted, "count"} and found["count"].tolist() == [len(items)], name
+        near = {"rtol": 0, "atol": 4 / 255 if "depth" not in name else 3} if is_video else {"rtol": 1e-6}
+        for stat, value in wanted.items():
+            shaped = value.reshape(-1, 1, 1) if is_camera else value
+            assert found[stat].shape == shaped.shape, (name, stat)
+            np.testing.assert_allclose(found[stat], shaped, err_msg=f"{name} {stat}", **near)
+
+
 def check_item(item: dict, given: dict, index: int, where: str) -> None:
     assert int(item["index"]) == index, where
     for name, value in given.items():

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lerobot.datasets import LeRobotDataset
-from lerobot.datasets.encoder import Segment, join_videos
+from lerobot.datasets.join import Segment, join_videos
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from tests.fakes import dataset as made
 
@@ -38,7 +38,7 @@ def v21(source: LeRobotDataset, out: Path) -> Path:
     for k in range(source.num_episodes):
         _write_table(out / f"data/chunk-000/episode_{k:06d}.parquet", rows_of(source, [k]))
         for key in source.meta.video_keys:
-            _write_video(source, key, [(k, 0, None)], out / f"videos/chunk-000/{key}/episode_{k:06d}.mp4")
+            write_video(source, key, [(k, 0, None)], out / f"videos/chunk-000/{key}/episode_{k:06d}.mp4")
     return out
 
 
@@ -87,7 +87,7 @@ def shards(
         groups = data if videos is None else videos
         for k, episodes in enumerate(groups):
             path = out / f"videos/{key}/train-{k:05d}-of-{len(groups):05d}.mp4"
-            _write_video(source, key, [(e, 0, None) for e in episodes], path)
+            write_video(source, key, [(e, 0, None) for e in episodes], path)
     return out
 
 
@@ -148,7 +148,8 @@ def _write_table(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path)
 
 
-def _write_video(source: LeRobotDataset, key: str, parts: list, path: Path) -> None:
+def write_video(source: LeRobotDataset, key: str, parts: list, path: Path) -> None:
+    """A video of parts (episode, first frame, number of frames or None for the rest)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     segments = []
     for episode, first, length in parts:

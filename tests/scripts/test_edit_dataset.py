@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lerobot.core.errors import DatasetError
 from lerobot.datasets import LeRobotDataset
 from lerobot.scripts.edit_dataset import edit_dataset, main
 from tests.fakes import dataset as made
+from tests.fakes import layouts
+from tests.fakes.hub import FakeHub
 
 ROOT = Path(__file__).parents[2]
 TOP = "observation.images.top"
@@ -163,6 +166,58 @@ def test_sizes_encodings_and_pictures(home):
     assert lengths(LeRobotDataset("me/x", root=roots[0])) == [5]
 
 
+def test_older_formats_are_converted(home, capsys):
+    layouts.v21(LeRobotDataset("me/made", root=home / "made"), home / "old")
+    with pytest.raises(DatasetError, match=r"format v2.1.*--operation.type=convert"):
+        edit_dataset(
+            ["--repo_id=me/old", "--operation.type=delete_episodes", "--operation.episode_indices=[0]"]
+        )
+    words = ["--repo_id=me/old", "--operation.type=convert"]
+    edit_dataset([*words, "--dry_run"])
+    out = capsys.readouterr().out
+    assert "in format v3.0" in out and "old_old" in out and names(home) == ["made", "old"]
+    assert edit_dataset([*words, "--new_repo_id=me/new"]) == [home / "new"]
+    made.check(LeRobotDataset("me/new", root=home / "new"), LENGTHS)
+    assert edit_dataset(words) == [home / "old"]
+    made.check(LeRobotDataset("me/old", root=home / "old"), LENGTHS)
+    assert names(home) == ["made", "new", "old", "old_old"]
+    with pytest.raises(DatasetError, match="nothing to convert"):
+        edit_dataset(words)
+
+
+def test_statistics_are_computed_anew(home):
+    path = home / "made" / "meta/stats.json"
+    wanted = json.loads(path.read_text())
+    path.write_text(json.dumps({**wanted, "action": {**wanted["action"], "mean": [9.0, 9.0, 9.0]}}))
+    (copy,) = edit("--operation.type=recompute_stats")
+    assert copy.root == home / "made_recomputed_stats"
+    assert copy.meta.stats["action"]["mean"].tolist() == pytest.approx(wanted["action"]["mean"])
+    assert json.loads(path.read_text())["action"]["mean"] == [9.0, 9.0, 9.0]
+    (new,) = edit("--operation.type=recompute_stats", "--operation.overwrite=true")
+    assert new.meta.stats["action"]["mean"].tolist() == pytest.approx(wanted["action"]["mean"])
+    old = json.loads((home / "made_old" / "meta/stats.json").read_text())
+    assert old["action"]["mean"] == [9.0, 9.0, 9.0]
+    made.check(new, LENGTHS)
+
+
+def test_the_result_is_uploaded_when_asked(home, tmp_path, monkeypatch, capsys):
+    with FakeHub() as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        words = [
+            "--operation.type=delete_episodes",
+            "--operation.episode_indices=[0]",
+            "--new_repo_id=me/less",
+        ]
+        edit(*words, "--push_to_hub=true", "--dry_run")
+        assert not fake.repos
+        edit(*words, "--push_to_hub=true")
+        assert "meta/info.json" in fake.repos["dataset", "me/less"].files("v3.0")
+    assert "pushed to " in capsys.readouterr().out
+
+
 def test_info(home, capsys):
     assert edit("--operation.type=info", "--operation.show_features=true") == []
     said = capsys.readouterr().out
@@ -282,7 +337,7 @@ def test_neither_name_nor_folder(capsys, monkeypatch):
 
 def test_nothing_of_a_split_is_made_when_a_part_cannot_be(home, tmp_path):
     (home / "made_b").mkdir()
-    with pytest.raises(Exception, match="exists already"):
+    with pytest.raises(DatasetError, match="exists already"):
         edit("--operation.type=split", "--operation.splits={a: [0], b: [1]}")
     assert names(home) == ["made", "made_b"]
 

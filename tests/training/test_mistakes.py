@@ -72,13 +72,13 @@ def trained(small_dataset, tmp_path_factory):
 def test_no_dataset_of_that_name(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_LEROBOT_HOME", str(tmp_path / "home"))
     text = refused("--dataset.repo_id=me/nothing", "--policy.type=act")
-    assert "'me/nothing' was not found" in text and f"{tmp_path / 'home/me/nothing'} (does not exist)" in text
+    assert "'me/nothing' was not found" in text and f"{tmp_path / 'home/me/nothing'} does not exist" in text
     assert "HF_HUB_OFFLINE is set" in text and "--dataset.root=FOLDER" in text
 
 
 def test_no_dataset_in_that_folder(refused, tmp_path):
     text = refused("--dataset.repo_id=me/nothing", f"--dataset.root={tmp_path}", "--policy.type=act")
-    assert f"{tmp_path} (holds no meta/info.json)" in text
+    assert f"{tmp_path} holds no meta/info.json" in text
 
 
 def test_no_dataset_named(refused):
@@ -95,6 +95,12 @@ def test_a_dataset_without_actions(refused, words, tmp_path):
 def test_a_dataset_without_cameras(refused, words, tmp_path):
     root = make_dataset(tmp_path / "blind", camera=False, episodes=1)
     assert "ACT needs a camera" in refused(*words, f"--dataset.root={root}")
+
+
+def test_a_dataset_without_episodes(refused, words, tmp_path):
+    root = make_dataset(tmp_path / "empty", episodes=0)
+    text = refused(*words, f"--dataset.root={root}")
+    assert f"{root} has no episodes yet" in text and "lerobot-record" in text
 
 
 def test_episodes_that_are_not_there(refused, words):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lerobot.core.errors import ConfigError, FeatureMismatchError
+from lerobot.core.errors import ConfigError, DatasetError, FeatureMismatchError
 from lerobot.datasets import LeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.policies.build import make_pre_post_processors
@@ -111,3 +111,31 @@ def test_loader_processes_give_the_same_losses(flags, tmp_path):
     train(flags(tmp_path / "processes", "--loader_workers=processes"))
     rows = [[r["loss"] for r in read_metrics(tmp_path / n / METRICS_FILE)] for n in ("threads", "processes")]
     assert rows[0] == rows[1] and len(rows[0]) == 2
+
+
+def test_pictures_of_two_sizes_are_brought_to_one(flags, two, tmp_path):
+    make_dataset(tmp_path / "c", episodes=2, size=48)
+    words = flags(tmp_path / "run", "--steps=2")
+    words[:2] = ["--dataset.repo_id=[me/a,me/c]", f"--dataset.root=[{two / 'a'},{tmp_path / 'c'}]"]
+    with pytest.raises(
+        FeatureMismatchError, match=r"me/a has a camera \[3, 32, 32\]; me/c has a camera \[3, 48, 48\]"
+    ):
+        train(words)
+    last = train([*words, "--policy.input_shapes.observation.images.top=[3,32,40]"])
+    cfg = load_train_config(last / "pretrained_model/train_config.json")
+    assert cfg.policy.input_features["observation.images.top"].shape == (3, 32, 40)
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_cached_run_takes_the_same_steps(flags, tmp_path, cache):
+    """Two passes over the data and a bit, the second and third from the cache."""
+    more = ["--steps=36", "--log_freq=12", "--save_freq=0"]
+    train(flags(tmp_path / "plain", *more))
+    train(flags(tmp_path / "cached", *more, f"--dataset.cache={cache}"))
+    rows = [[r["loss"] for r in read_metrics(tmp_path / n / METRICS_FILE)] for n in ("plain", "cached")]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+def test_episodes_are_chosen_by_task(flags, tmp_path):
+    with pytest.raises(DatasetError, match="pick"):
+        train(flags(tmp_path / "run", "--dataset.tasks=[\"pick: the 'red' cub # yes\"]"))

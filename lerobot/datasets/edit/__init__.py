@@ -9,6 +9,7 @@ __getattr__ = forward(
         "split_dataset": "lerobot.datasets.edit.split",
         "merge_datasets": "lerobot.datasets.edit.merge",
         "remove_feature": "lerobot.datasets.edit.features",
+        "recompute_stats": "lerobot.datasets.edit.stats",
         "add_feature": "lerobot.datasets.edit.features",
         "add_features": "lerobot.datasets.edit.features",
         "modify_features": "lerobot.datasets.edit.features",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lerobot.core import hub
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.compact import MIB
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.edit.change import Tell
+from lerobot.datasets.edit.describe import readable
 from lerobot.datasets.edit.request import Request
 from lerobot.datasets.edit.target import Target
 
@@ -41,7 +41,7 @@ class Conversion:
         return [
             f"makes {self.new_name!r} in {self.out or self.folder}, in format v3.0",
             *kept,
-            f"reads {len(found)} files of {self.folder}, {size / MIB:.1f} MiB",
+            f"reads {len(found)} files of {self.folder}, {readable(size)}",
             f"writes about as much, in files up to {self.data_mb} MiB (data) and {self.video_mb} MiB (video)",
             "encodes no stored video again",
         ]

@@ -25,18 +25,19 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.edit import extras, videos
+from lerobot.datasets.edit.carry import CarriedStats
 from lerobot.datasets.edit.change import Change, Tell, silent
-from lerobot.datasets.edit.encoding import encode_segment, stored_encoder
+from lerobot.datasets.edit.encoding import encode_segment
 from lerobot.datasets.edit.episodes import CarriedColumns, Pick, stats_of, with_stats, write_block
 from lerobot.datasets.edit.rows import RowReader, RowWriter, output_schema, stored_schema
 from lerobot.datasets.edit.target import Target, staged
 from lerobot.datasets.edit.verify import verify
-from lerobot.datasets.encoder import probe_info
+from lerobot.datasets.encoder_info import probe_info, stored_encoder
 from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import CODEBASE_VERSION, DATA_PATH, VIDEO_PATH, LeRobotDatasetMetadata
-from lerobot.datasets.schema import data_features
+from lerobot.datasets.schema import data_features, is_depth
 from lerobot.datasets.stats import Stats, aggregate_stats
-from lerobot.datasets.tables import TaskTable
+from lerobot.datasets.tables import EPISODES_FOLDER, TaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,12 @@ class Copy:
 
     def __post_init__(self) -> None:
         self.target.check()
+        for meta in {id(meta): meta for meta, _ in self.picks}.values():
+            if not any((meta.root / EPISODES_FOLDER).glob("*/*.parquet")):
+                raise DatasetError(
+                    f"{meta.root} is in format {meta.info['codebase_version']}. Convert it first: "
+                    f"lerobot-edit-dataset --repo_id={meta.repo_id} --operation.type=convert"
+                )
         self.features = copy.deepcopy(self.features)
         self.rows: list[dict[str, Any]] = []  # what meta/episodes says anew
         self.tasks: dict[str, int] = {}
@@ -215,6 +222,13 @@ class Copy:
             joins=self.joins_data,
         )
         self.new_stats: list[Stats] = []
+        self.carried_stats = CarriedStats(
+            folder,
+            self.target.repo_id,
+            features=self.features,
+            sources=[source for source, _ in self.picks],
+            renamed=self.renamed,
+        )
         for k, (source, episode) in enumerate(self.picks):
             table = self.change.rows(k, self._rename_columns(reader.episode(source, episode)))
             row: dict[str, Any] = {"episode_index": k, "tasks": [], "length": len(table)}
@@ -223,7 +237,7 @@ class Copy:
             table = self._numbered(k, table, row)
             place = writer.write(table, source.root / source.get_data_file_path(episode))
             row |= {"data/chunk_index": place[0], "data/file_index": place[1]}
-            self.new_stats.append(self.change.stats(k, table))
+            self.new_stats.append(self.change.stats(k, table) | self.carried_stats.rows(table))
             self.rows.append(row)
             start += len(table)
             advance(len(table))
@@ -307,18 +321,21 @@ class Copy:
     def _write_meta(self, folder: Path) -> None:
         """Tasks, table of episodes, statistics; then info.json, which makes the folder a dataset."""
         carried = CarriedColumns(self.picks, features=self.features, renamed=self.renamed)
-        at, all_stats, given = 0, [], self.stats or {}
-        needed = not given or any(self.new_stats)
+        # What is given was read for use, where distances are expressed in the unit that was asked for.
+        given = {k: v for k, v in (self.stats or {}).items() if not is_depth(self.features.get(k, {}))}
+        at, all_stats = 0, []
         for number, block in enumerate(carried.blocks()):
             rows = self.rows[at : at + len(block)]
             if any(self.new_stats[at : at + len(block)]):
                 block = with_stats(block, self.new_stats[at : at + len(block)])
             write_block(folder, number, block, rows=rows, chunks_size=self.first.chunks_size)
-            if needed:
-                all_stats.append(dataset_stats([stats_of(block)]))
+            stored = stats_of(block)
+            for (source, episode), one in zip(self.picks[at : at + len(block)], stored, strict=True):
+                self.carried_stats.pictures(source, episode, one)
+            all_stats.append(dataset_stats([stored]))
             at += len(block)
         TaskTable(list(self.tasks)).save(folder)
-        stats = dataset_stats([all_stats]) | given
+        stats = dataset_stats([all_stats]) | given | self.carried_stats.finish()
         plain = {
             name: {stat: np.asarray(value).tolist() for stat, value in one.items()}
             for name, one in stats.items()

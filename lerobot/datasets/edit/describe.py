@@ -23,7 +23,7 @@ def describe(job: Copy) -> list[str]:
     lines += job.change.lines()
     lines += [f"renames {old!r} to {new!r}" for old, new in job.renamed.items()]
     lines += [f"sets {name} to {value}" for name, value in job.info.items()]
-    lines.append(f"writes rows of {len(job.picks)} episodes, about {_size(_row_bytes(job))}")
+    lines.append(f"writes rows of {len(job.picks)} episodes, about {readable(_row_bytes(job))}")
     encoded = 0
     for key, pieces in job.pieces.items():
         made = job.group(pieces)
@@ -58,10 +58,10 @@ def _about_camera(job: Copy, key: str, made: Sequence[NewFile]) -> list[str]:
     lines = []
     if whole:
         what = "1 file as it is" if len(whole) == 1 else f"{len(whole)} files as they are"
-        lines.append(f"{key}: {how} {what}, {_size(sum(new.size for new in whole))}")
+        lines.append(f"{key}: {how} {what}, {readable(sum(new.size for new in whole))}")
     if joined:
         what = f"{len(joined)} file{'' if len(joined) == 1 else 's'} of copied packets"
-        lines.append(f"{key}: writes {what}, about {_size(sum(new.size for new in joined))}")
+        lines.append(f"{key}: writes {what}, about {readable(sum(new.size for new in joined))}")
     for new in anew:
         episodes = [job.picks[k] for one in new.pieces if one.encodes for k in one.episodes]
         numbers = [episode for _, episode in episodes]
@@ -88,7 +88,7 @@ def _row_bytes(job: Copy) -> float:
 
 def _files(paths: set[Path], noun: str) -> str:
     size = sum(path.stat().st_size for path in paths)
-    return f"{len(paths)} {noun}{'' if len(paths) == 1 else 's'}, {_size(size)}"
+    return f"{len(paths)} {noun}{'' if len(paths) == 1 else 's'}, {readable(size)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -97,5 +97,6 @@ def _listed(numbers: Sequence[int]) -> str:
     return f"episode{'' if len(numbers) == 1 else 's'} {named}{more}"
 
 
-def _size(size: float) -> str:
+def readable(size: float) -> str:
+    """A number of bytes for a person."""
     return f"{size / MIB:.1f} MiB" if size >= MIB else f"{size / 1024:.1f} KiB"

@@ -5,56 +5,19 @@
 Depth levels are passed on as they are; their scale stays that of `info`.
 """
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
-from lerobot.datasets.encoder import codec_options, resolve_codec
-from lerobot.datasets.join import Segment, stored_order
-from lerobot.datasets.schema import is_depth
-
-ENCODERS = {"av1": "libsvtav1", "h264": "h264", "hevc": "hevc"}  # canonical name -> encoder
-SETTINGS = ("pix_fmt", "g", "crf", "preset", "fast_decode", "extra_options")
-SCALE = ("depth_min", "depth_max", "shift", "use_log")
-
-
-def stored_encoder(feature: dict, name: str) -> VideoEncoderConfig:
-    """The encoder settings that a camera's `info` holds; what it does not say is the default.
-
-    Raises:
-        DatasetError: no encoder is known for the stored codec.
-    """
-    info = feature.get("info") or {}
-    family = DepthEncoderConfig if is_depth(feature) else RGBEncoderConfig
-    said = _known(info, SETTINGS)
-    codec = info.get("video.codec")
-    if codec is not None:
-        if codec not in ENCODERS:
-            raise DatasetError(f"Camera {name!r} is stored as {codec!r}, for which no encoder is known.")
-        said["vcodec"] = ENCODERS[codec]
-    return with_stored_scale(family(**said), feature)
-
-
-def with_stored_scale(config: VideoEncoderConfig, feature: dict) -> VideoEncoderConfig:
-    """The encoder with the depth scale of the levels that are stored already."""
-    info = feature.get("info") or {}
-    if not isinstance(config, DepthEncoderConfig):
-        return config
-    return dataclasses.replace(config, **_known(info, SCALE))
-
-
-def _known(info: dict, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: info[f"video.{name}"] for name in names if info.get(f"video.{name}") is not None}
+from lerobot.datasets.codec import codec_options, resolve_codec
+from lerobot.datasets.config import VideoEncoderConfig
+from lerobot.datasets.join import Segment, clean_start, stored_order
 
 
 def encode_segment(
@@ -105,7 +68,9 @@ def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
         if segment.start:
-            source.seek(_seek_time(order, segment.start), stream=stream, backward=True)
+            # Not to any key frame: behind one of an open group FFmpeg may drop frames of the next episode.
+            first = order.place[clean_start(segment.path, segment.start)]
+            source.seek(int(order.dts[first]), stream=stream, backward=True)
         for frame in itertools.takewhile(lambda frame: frame.pts <= wanted[-1], source.decode(stream)):
             if count < len(wanted) and frame.pts == wanted[count]:
                 count += 1
@@ -114,10 +79,3 @@ def decode_segment(segment: Segment) -> Iterator[av.VideoFrame]:
         raise DatasetError(
             f"{segment.path}: {count} of the {segment.length} frames from {segment.start} on were decoded."
         )
-
-
-def _seek_time(order: Any, frame: int) -> int:
-    """The decoding time of a key frame from which the frame can be decoded; two before, for open groups."""
-    place = order.place[frame]
-    keys = np.flatnonzero(order.is_key[: place + 1] & (order.rank[: place + 1] <= frame))
-    return int(order.dts[keys[-2] if len(keys) > 1 else 0])

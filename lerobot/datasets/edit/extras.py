@@ -4,6 +4,7 @@ README, licences, notes   copied          *_progress.parquet   rows of kept epis
 images/, .cache/          left behind     what differs between merged datasets: left behind, and said
 """
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,14 @@ from lerobot.datasets.edit.episodes import Pick
 from lerobot.datasets.edit.target import MARK
 
 OWN_FOLDERS = ("data", "videos", "images", ".cache", tables.EPISODES_FOLDER)
-OWN_FILES = (keys.INFO_FILE, keys.STATS_FILE, keys.TASKS_FILE, MARK)
+OWN_FILES = (
+    keys.INFO_FILE,
+    keys.STATS_FILE,
+    keys.TASKS_FILE,
+    keys.SKETCHES_FILE,
+    keys.EPISODE_SKETCHES_FILE,
+    MARK,
+)
 PROGRESS = "*_progress.parquet"
 
 
@@ -43,9 +51,11 @@ def carry(folder: Path, picks: Sequence[Pick], rows: Sequence[dict[str, Any]]) -
         owners = [root for root in roots if (root / name).is_file()]
         out = folder / name
         out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():  # the edit made its own
+            continue
         if name.match(PROGRESS) and len(name.parts) == 1:
             left += _carry_progress(out, name, picks, rows)
-        elif len({(root / name).read_bytes() for root in owners}) == 1:
+        elif all(filecmp.cmp(owners[0] / name, root / name, shallow=False) for root in owners[1:]):
             shutil.copyfile(owners[0] / name, out)
         else:
             left.append(f"{name} differs between the merged datasets and is left behind.")

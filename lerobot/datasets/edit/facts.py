@@ -1,5 +1,6 @@
 """What a dataset is, in lines for a person: the `info` operation."""
 
+import glob
 import json
 
 from lerobot.datasets.compact import MIB
@@ -44,7 +45,7 @@ def facts(meta: LeRobotDatasetMetadata, *, show_features: bool = False) -> list[
         f"Frames per second: {meta.fps}",
         f"Size: {size / MIB:.1f} MB in {len(files)} files",
     ]
-    interrupted = sorted(meta.root.parent.glob(f"{HIDDEN.format(name=meta.root.name)}*"))
+    interrupted = sorted(meta.root.parent.glob(f"{glob.escape(HIDDEN.format(name=meta.root.name))}*"))
     lines += [f"Left by an interrupted edit, cleaned up by the next one: {path}" for path in interrupted]
     if show_features:
         shaped = {name: {**one, "shape": list(one["shape"])} for name, one in meta.features.items()}

@@ -7,7 +7,9 @@ from typing import Any
 
 from lerobot.core.errors import DatasetError, FeatureMismatchError
 from lerobot.datasets.dataset import LeRobotDataset
+from lerobot.datasets.edit.change import Change
 from lerobot.datasets.edit.copying import Copy, all_episodes
+from lerobot.datasets.edit.subtasks import UnitedSubtasks, unites_subtasks
 from lerobot.datasets.edit.target import Target, new_target
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.stats import aggregate_stats
@@ -59,6 +61,8 @@ def plan_merge(metas: Sequence[LeRobotDatasetMetadata], *, target: Target, **opt
                     f"{metas[0].repo_id!r} has {name}={a!r} and {other.repo_id!r} has {name}={b!r}; "
                     "only datasets that agree are merged."
                 )
+    if not any(meta.total_episodes for meta in metas):
+        raise DatasetError("None of the datasets has an episode, so there is nothing to merge.")
     differences = [line for other in metas[1:] for line in _differences(metas[0], other)]
     if differences:
         raise FeatureMismatchError(
@@ -67,9 +71,11 @@ def plan_merge(metas: Sequence[LeRobotDatasetMetadata], *, target: Target, **opt
             + "\nRemove or rename features first "
             "(--operation.type=remove_feature, rename_feature)."
         )
+    picks = [pick for meta in metas if meta.total_episodes for pick in all_episodes(meta)]
     return Copy(
         target=target,
-        picks=[pick for meta in metas if meta.total_episodes for pick in all_episodes(meta)],
+        picks=picks,
+        change=UnitedSubtasks(picks) if unites_subtasks(picks) else Change(),
         features=_merged_features([meta.features for meta in metas]),
         stats=aggregate_stats([meta.stats for meta in metas]),
         **options,

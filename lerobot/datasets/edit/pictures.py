@@ -24,7 +24,8 @@ from lerobot.datasets.edit.copying import Copy, all_episodes, check_episodes
 from lerobot.datasets.edit.encoding import decode_segment
 from lerobot.datasets.edit.target import Target, new_target
 from lerobot.datasets.edit.videos import source_segments
-from lerobot.datasets.encoder import encode_frames, probe_info
+from lerobot.datasets.encoder import encode_frames
+from lerobot.datasets.encoder_info import probe_info
 from lerobot.datasets.join import Segment
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import IMAGE_TYPE, is_depth
@@ -188,7 +189,7 @@ class ToVideo(Change):
                 use_log=config.use_log,
             )
             pictures = (scale.quantize(picture[0]) for picture in pictures)
-        encode_frames(pictures, out, fps=self.fps, config=config)  # type: ignore[arg-type]
+        encode_frames(pictures, out, fps=self.fps, config=config)
         return Segment(path=out, start=0, length=len(cells))
 
     def segments(self, key: str) -> list[Segment]:

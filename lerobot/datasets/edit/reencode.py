@@ -6,8 +6,8 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.edit.copying import Copy, all_episodes
-from lerobot.datasets.edit.encoding import with_stored_scale
 from lerobot.datasets.edit.target import Target, in_place, new_target
+from lerobot.datasets.encoder_info import with_stored_scale
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.schema import is_depth
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from lerobot.core import files, hub, keys
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.lock import WriterLock
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,21 @@ def staged(target: Target) -> Iterator[Path]:
     """A hidden folder beside the target; it takes the target's place when the block ends without an error.
 
     Raises:
-        DatasetError: the target is taken, was changed meanwhile, or cannot be renamed.
+        DatasetError: the target is taken, is being recorded, was changed meanwhile, or cannot be renamed.
     """
     recover(target.root)
     target.check()
+    lock = WriterLock(target.root) if target.replaces else None  # nobody records into it meanwhile
+    try:
+        with _staged(target, lock) as folder:
+            yield folder
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+@contextmanager
+def _staged(target: Target, lock: WriterLock | None) -> Iterator[Path]:
     before = _identity(target.root) if target.replaces else None
     target.root.parent.mkdir(parents=True, exist_ok=True)
     folder = target.root.with_name(f"{HIDDEN.format(name=target.root.name)}{uuid.uuid4().hex[:8]}")
@@ -119,10 +131,14 @@ def staged(target: Target) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        _put_in_place(folder, target)
+        backup = _put_in_place(folder, target)
+        if lock is not None and backup is not None:
+            lock.follow(backup)
 
 
-def _put_in_place(folder: Path, target: Target) -> None:
+def _put_in_place(folder: Path, target: Target) -> Path | None:
+    """Give the result its name; returns where the original is now."""
+    backup = None
     if not target.replaces:
         target.check()
         folder.rename(target.root)
@@ -141,6 +157,7 @@ def _put_in_place(folder: Path, target: Target) -> None:
         logger.info("The original is kept in %s.", backup)
     files.sync_folders(target.root.parent, levels=1)
     (target.root / MARK).unlink(missing_ok=True)
+    return backup
 
 
 def _move(old: Path, new: Path) -> None:

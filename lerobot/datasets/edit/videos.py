@@ -7,6 +7,7 @@ source file that is kept whole is copied byte for byte.
 Letters: k number of an episode in the new dataset.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,18 @@ import numpy as np
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.compact import MIB, Position, advance
 from lerobot.datasets.edit.episodes import Pick
-from lerobot.datasets.join import CutError, Segment, begins_cleanly, join_videos, stored_order, stream_kind
+from lerobot.datasets.join import (
+    CutError,
+    Segment,
+    begins_cleanly,
+    has_audio,
+    join_videos,
+    stored_order,
+    stream_kind,
+)
 from lerobot.datasets.metadata import VIDEO_PATH
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMED = 5
 
@@ -229,6 +240,8 @@ def write_videos(
         if source is not None and _is_on_beat(source, fps):
             copy(source, path)
         else:
+            for path_read in {piece.segment.path for piece in new.pieces if has_audio(piece.segment.path)}:
+                logger.warning("The sound of %s is not carried over; only pictures are.", path_read)
             join_videos([piece.segment for piece in new.pieces], path, fps=fps)
         tell(note_places(new, key, place, rows=rows, fps=fps))
         place = advance(place, chunks_size)

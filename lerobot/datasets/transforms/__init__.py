@@ -1,0 +1,43 @@
+"""Random changes of camera pictures during training: what they are called, drawn, and computed."""
+
+from lerobot.core.lazy import forward
+
+__getattr__ = forward(
+    __name__,
+    {
+        "ImageTransformConfig": "lerobot.datasets.transforms.config",
+        "ImageTransformsConfig": "lerobot.datasets.transforms.config",
+        "BatchTransforms": "lerobot.datasets.transforms.batch",
+        "Compose": "lerobot.datasets.transforms.apply",
+        "ImageTransforms": "lerobot.datasets.transforms.apply",
+        "RandomSubsetApply": "lerobot.datasets.transforms.apply",
+        "make_transform_from_config": "lerobot.datasets.transforms.apply",
+        "ColorJitter": "lerobot.datasets.transforms.color",
+        "GammaCorrection": "lerobot.datasets.transforms.color",
+        "Grayscale": "lerobot.datasets.transforms.color",
+        "PlanckianJitter": "lerobot.datasets.transforms.color",
+        "RandomAutocontrast": "lerobot.datasets.transforms.color",
+        "RandomGrayscale": "lerobot.datasets.transforms.color",
+        "RandomInvert": "lerobot.datasets.transforms.color",
+        "RandomPosterize": "lerobot.datasets.transforms.color",
+        "RandomSolarize": "lerobot.datasets.transforms.color",
+        "GaussianBlur": "lerobot.datasets.transforms.filters",
+        "GaussianNoise": "lerobot.datasets.transforms.filters",
+        "JPEGCompression": "lerobot.datasets.transforms.filters",
+        "MotionBlur": "lerobot.datasets.transforms.filters",
+        "RandomAdjustSharpness": "lerobot.datasets.transforms.filters",
+        "SharpnessJitter": "lerobot.datasets.transforms.filters",
+        "RandomAffine": "lerobot.datasets.transforms.geometry",
+        "RandomCrop": "lerobot.datasets.transforms.geometry",
+        "RandomHorizontalFlip": "lerobot.datasets.transforms.geometry",
+        "RandomResizedCrop": "lerobot.datasets.transforms.geometry",
+        "RandomRotation": "lerobot.datasets.transforms.geometry",
+        "RandomVerticalFlip": "lerobot.datasets.transforms.geometry",
+        "CoarseDropout": "lerobot.datasets.transforms.patches",
+        "GaussianPatchBrightness": "lerobot.datasets.transforms.patches",
+        "RandomErasing": "lerobot.datasets.transforms.patches",
+        "RandomShadow": "lerobot.datasets.transforms.patches",
+        "Identity": "lerobot.datasets.transforms.transform",
+        "ImageTransform": "lerobot.datasets.transforms.transform",
+    },
+)
