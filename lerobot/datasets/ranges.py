@@ -102,9 +102,9 @@ class HubRanges:
             raise HubError(
                 f"HF_HUB_OFFLINE is set and {name} of {self.repo.repo_id!r} is not on this machine."
             )
-        wait_s, why = FIRST_WAIT_S, ""
+        wait_s, why, is_stale = FIRST_WAIT_S, "", False
         for attempt in range(1, ATTEMPTS + 1):
-            address = self._redirects.get(name)
+            address = None if is_stale else self._redirects.get(name)
             try:
                 response = self._get(address or self._address(name), start, stop, is_hub=address is None)
             except self._network_errors() as error:
@@ -119,7 +119,7 @@ class HubRanges:
                         return data, size
                     why = f"it sent {len(data)} of {min(stop, size) - start} bytes"
                 elif address is not None and status in STALE:
-                    del self._redirects[name]
+                    is_stale = True  # the Hub gives a new one, at once
                     continue
                 elif status not in TRANSIENT:
                     raise self._refused(name, response)

@@ -53,7 +53,8 @@ def open_stream(
         "num_threads": max(1, cfg.num_workers),
     }
     name = data.names[0]
-    chosen = StreamingLeRobotDataset(name, episodes=data.episodes, tasks=data.tasks, **options)
+    whole = {"rank": 0, "num_ranks": 1}
+    chosen = StreamingLeRobotDataset(name, episodes=data.episodes, tasks=data.tasks, **whole, **options)
     train, held_out = split_episodes(chosen, share=data.eval_split, seed=data.eval_split_seed)
     dataset = StreamingLeRobotDataset(
         name,
@@ -73,9 +74,7 @@ def open_stream(
         return StreamedSource(dataset, None)
     # Some of the frames are a random choice of them; all of them need no mixing.
     options |= {"shuffle": cfg.max_eval_samples > 0, "buffer_size": cfg.max_eval_samples}
-    return StreamedSource(
-        dataset, StreamingLeRobotDataset(name, episodes=held_out, rank=0, num_ranks=1, **options)
-    )
+    return StreamedSource(dataset, StreamingLeRobotDataset(name, episodes=held_out, **whole, **options))
 
 
 class StreamLoader:

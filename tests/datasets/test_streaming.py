@@ -236,6 +236,18 @@ def test_worker_processes_read_cameras(folder):
     assert sorted(got) == list(range(len(wanted)))
 
 
+def test_a_process_of_several_knows_its_part(numbers_only, monkeypatch):
+    import torch.distributed as processes
+
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 3)):
+        monkeypatch.setattr(processes, name, lambda value=value: value)
+    own = StreamingLeRobotDataset("me/made", root=numbers_only)
+    given = StreamingLeRobotDataset("me/made", root=numbers_only, rank=1, num_ranks=3)
+    assert (own.rank, own.num_ranks) == (1, 3) and numbers(own) == numbers(given)
+    whole = StreamingLeRobotDataset("me/made", root=numbers_only, rank=0, num_ranks=1)
+    assert len(list(whole)) == whole.num_frames
+
+
 @pytest.mark.parametrize("options", [{"rank": 2, "num_ranks": 2}, {"rank": 0}, {"num_ranks": 2}])
 def test_impossible_parts_are_refused(numbers_only, options):
     with pytest.raises(DatasetError, match="0 <= rank < num_ranks"):

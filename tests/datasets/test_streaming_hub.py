@@ -122,6 +122,14 @@ def test_a_failing_network_is_asked_again(hub, folder, fault):
     assert hub.ranges > 14
 
 
+def test_addresses_elsewhere_are_used_until_they_expire(hub, folder):
+    streamed = StreamingLeRobotDataset("me/big", episodes=[2, 5])
+    hub.tickets = 5
+    compare(list(streamed), folder, 2 * LENGTH)
+    asked = sum(line.startswith("GET") and "/resolve/" in line for line in hub.requests)
+    assert max(hub.used.values()) > 5 and asked < 1.8 * hub.ranges  # not one redirection per request
+
+
 @pytest.mark.parametrize("first", [1, 2, 9])
 def test_a_dead_network_is_said(hub, first):
     hub.faults = dict.fromkeys(range(first, 1000), "cut")

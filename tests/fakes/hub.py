@@ -6,7 +6,8 @@
 It answers what `huggingface_hub` asks when repositories are made, uploaded to, listed, tagged and downloaded.
 Every request is noted in `hub.requests` as "METHOD path", the bytes that were sent of a file in `hub.served`.
 With `hub.uploads_left = n` it refuses uploads of large files after n of them. `hub.faults` maps a request's
-number among the range requests to what goes wrong with it: a status, or "cut".
+number among the range requests to what goes wrong with it: a status, or "cut". With `hub.tickets = n`
+downloads are sent to another host, as the Hub does: an address that is good for n requests and takes no token.
 """
 
 import base64
@@ -59,6 +60,8 @@ class FakeHub:
         self.served: dict[str, int] = {}
         self.ranges = 0  # range requests so far
         self.faults: dict[int, int | str] = {}
+        self.tickets: int | None = None
+        self.used: dict[str, int] = {}  # requests that each redirected address has answered
         self.uploads_left: int | None = None
         self.lock = threading.Lock()
         hub = self
@@ -319,6 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._missing("file")
             return
+        if self.hub.tickets is not None and not self._has_ticket():
+            return
         etag = hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "Content-Type": "application/octet-stream"}
         headers["Accept-Ranges"] = "bytes"
@@ -337,6 +342,20 @@ class _Handler(BaseHTTPRequestHandler):
         part = data[start:stop]
         self._count(name, len(part))
         self._send(part, 206, headers, is_cut=fault == "cut")
+
+    def _has_ticket(self) -> bool:
+        """Whether the file may be sent now; else the request is sent on, or refused."""
+        port, ticket = self.hub.server.server_address[1], urlparse(self.path).query
+        if not ticket:
+            self.hub.used[f"ticket={len(self.hub.used)}"] = 0
+            place = f"http://localhost:{port}{self.path}?ticket={len(self.hub.used) - 1}"
+            self._send(b"", 302, {"Location": place})
+            return False
+        self.hub.used[ticket] += 1
+        is_good = self.hub.used[ticket] <= (self.hub.tickets or 0) and "Authorization" not in self.headers
+        if not is_good:
+            self._json({"error": "expired, or a token was shown to a stranger"}, 403)
+        return is_good
 
     def _count(self, name: str, size: int) -> None:
         if self.command == "GET":
