@@ -103,6 +103,10 @@ class Repo:
         refs = self._call("list_repo_refs")
         return [ref.name for ref in (*refs.branches, *refs.tags)]
 
+    def resolve(self, revision: str) -> str:
+        """The commit that a branch or tag points to now."""
+        return str(self._call("repo_info", revision=revision).sha)
+
     def cached_versions(self, cache: Path) -> list[str]:
         """Names of the branches and tags that a cache holds a snapshot of."""
         refs = cache / f"{self.repo_type}s--{self.repo_id.replace('/', '--')}" / "refs"

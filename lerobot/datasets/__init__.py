@@ -7,6 +7,7 @@ __getattr__ = forward(
     {
         "LeRobotDataset": "lerobot.datasets.dataset",
         "LeRobotDatasetMetadata": "lerobot.datasets.metadata",
+        "StreamingLeRobotDataset": "lerobot.datasets.streaming",
         "EpisodeAwareSampler": "lerobot.datasets.sampler",
         "resolve_delta_timestamps": "lerobot.datasets.delta",
         "aggregate_stats": "lerobot.datasets.stats",

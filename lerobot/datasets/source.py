@@ -27,11 +27,12 @@ class DatasetConfig:
     video_backend: str | None = None  # accepted for old commands; frames are always decoded by PyAV
     return_uint8: bool = False  # kept in files; training always moves uint8 pictures to the device
     depth_output_unit: str = "mm"  # unit of depth cameras, mm or m
-    streaming: bool = False  # read while downloading instead of downloading first
+    streaming: bool = False  # read what is needed while training instead of downloading first
     eval_split: float = 0.0  # share of each task's episodes held out for the validation loss
     download_videos: bool = extra(True)  # fetch videos too when the dataset comes from the Hub
     tasks: list[str] | None = extra(None)  # only episodes with one of these task texts
     eval_split_seed: int | None = extra(None)  # which episodes are held out; null takes each task's last ones
+    buffer_size: int = extra(1000)  # frames among which a streamed one is picked; they take memory
     cache: Literal["ram", "disk"] | None = extra(None)  # keep decoded pictures after their first use
     cache_bytes: int = extra(CACHE_BYTES)  # most bytes of decoded pictures that are kept
     weights: list[float] | None = extra(None)  # share of each dataset in a mixture; null follows their sizes
@@ -47,6 +48,11 @@ class DatasetConfig:
             )
         if self.depth_output_unit not in ("mm", "m"):
             raise ValueError(f"depth_output_unit={self.depth_output_unit!r}: expected 'mm' or 'm'.")
+        if self.buffer_size < 1:
+            raise ValueError(f"buffer_size={self.buffer_size}: expected at least 1.")
+        if self.streaming and (len(self.names) > 1 or self.feature_map or self.cache):
+            what = "cache" if self.cache else "feature_map" if self.feature_map else "several datasets"
+            raise ValueError(f"streaming=true and {what}: one dataset is streamed as it is, without a cache.")
         if self.cache_bytes < 1:
             raise ValueError(f"cache_bytes={self.cache_bytes}: expected at least 1.")
         self._check_mixture()

@@ -13,10 +13,9 @@ from lerobot.datasets.transforms.batch import BatchTransforms
 from lerobot.training.config import TrainConfig
 from lerobot.training.data import Batch, BatchLoader
 from lerobot.training.source import Metadata
+from lerobot.training.stream import StreamLoader
 
-DRAWN_FOR = (
-    "image_transforms.drawn_for"  # (frame numbers on the host, position of the loader) of a batch on its way
-)
+DRAWN_FOR = "image_transforms.drawn_for"  # of a batch on its way: its frame numbers, the loader's position
 
 
 class Augmentation:
@@ -38,7 +37,7 @@ class Augmentation:
             )
         self.transforms = BatchTransforms(wanted, seed=cfg.seed or 0)
 
-    def numbered(self, loader: BatchLoader) -> Iterator[Batch]:
+    def numbered(self, loader: BatchLoader | StreamLoader) -> Iterator[Batch]:
         """The loader's batches, each with what its random numbers follow from."""
         for count, batch in enumerate(loader):
             if self.transforms is not None:

@@ -121,6 +121,11 @@ class TrainConfig:
                 raise ConfigError(f"{what} is not available in this release.")
         if not self.use_policy_training_preset and self.optimizer is None:
             raise ConfigError("--use_policy_training_preset=false needs --optimizer.type=NAME.")
+        if self.dataset.streaming and self.loader_workers != "threads":
+            raise ConfigError(
+                "--dataset.streaming=true is read by threads; leave out "
+                f"--loader_workers={self.loader_workers}."
+            )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
 
@@ -132,7 +137,6 @@ class TrainConfig:
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
-            (self.dataset.streaming, "--dataset.streaming"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, Self
 
 import torch.multiprocessing
@@ -51,6 +51,19 @@ class Position:
     epoch: int = 0
     offset: int = 0  # frames of this epoch that all processes together have taken
     frames_per_epoch: int = 0  # by which a dataset that changed is noticed
+
+    def at(self, *, offset: int) -> Self:
+        """Another place in the same epoch."""
+        return replace(self, offset=offset)
+
+    def after(self, num_batches: int, *, size: int) -> Self:
+        """The position so many batches later, each of `size` frames of all processes together."""
+        epoch, offset, total = self.epoch, self.offset, self.frames_per_epoch
+        left_in_epoch = math.ceil((total - offset) / size)
+        if num_batches < left_in_epoch:
+            return replace(self, offset=offset + num_batches * size)
+        epochs, rest = divmod(num_batches - left_in_epoch, math.ceil(total / size))
+        return replace(self, epoch=epoch + 1 + epochs, offset=rest * size)
 
     def state(self) -> dict[str, int]:
         """Plain numbers for a checkpoint."""
@@ -96,15 +109,15 @@ class BatchLoader:
 
     def position(self, num_batches: int) -> Position:
         """Where the order stands after so many batches of this loader."""
-        total, size = self.frames_per_epoch, self.batch_size * self.num_ranks
-        epoch, offset = self.start.epoch, self.start.offset
-        left_in_epoch = math.ceil((total - offset) / size)
-        if num_batches < left_in_epoch:
-            offset += num_batches * size
-        else:
-            epochs, rest = divmod(num_batches - left_in_epoch, math.ceil(total / size))
-            epoch, offset = epoch + 1 + epochs, rest * size
-        return Position(seed=self.start.seed, epoch=epoch, offset=offset, frames_per_epoch=total)
+        return self.start.after(num_batches, size=self.batch_size * self.num_ranks)
+
+    def reseed(self, seed: int) -> None:
+        """Follow the order of another seed."""
+        self.sampler.seed = seed
+
+    def fitting(self, position: Position, num_processes: int | None) -> Position:
+        """Where to go on when a run was saved at this position by so many processes: at the same frame."""
+        return position
 
     def index_batches(self) -> Iterator[list[int]]:
         """Frame numbers of each batch of this process, for ever."""

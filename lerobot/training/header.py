@@ -3,6 +3,7 @@
 from lerobot.datasets.sampler import MixtureSampler
 from lerobot.training.console import readable_count
 from lerobot.training.run import Run
+from lerobot.training.stream import StreamLoader
 
 
 def header(run: Run) -> dict[str, str]:
@@ -34,7 +35,9 @@ def header(run: Run) -> dict[str, str]:
 
 
 def _mixture(run: Run) -> dict[str, str]:
-    """How much of each dataset an epoch holds, and whose statistics are used."""
+    """How frames are mixed: how much of each dataset an epoch holds, and whose statistics are used."""
+    if isinstance(run.loader, StreamLoader):
+        return {"streaming": f"mixed in a buffer of {run.cfg.dataset.buffer_size} frames"}
     sampler, names = run.loader.sampler, run.cfg.dataset.names
     if not isinstance(sampler, MixtureSampler):
         return {}

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lerobot.core.errors import ConfigError
+from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
 from lerobot.policies.build import make_policy
@@ -38,7 +39,8 @@ from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
-from lerobot.training.source import Dataset, open_source, read_metadata
+from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
 
@@ -50,7 +52,7 @@ class Run:
     cfg: TrainConfig
     world: World
     output_dir: Path
-    dataset: Dataset
+    dataset: Dataset | StreamingLeRobotDataset
     policy: PreTrainedPolicy
     processors: Pair
     other_processors: list[Pair]  # of a mixture's further datasets, when each has its own statistics
@@ -58,9 +60,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     grad_clip_norm: float
-    loader: BatchLoader
+    loader: BatchLoader | StreamLoader
     augmentation: Augmentation
-    held_out: list[int]
+    held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
@@ -171,20 +173,12 @@ def start(cfg: TrainConfig, world: World) -> Run:
     check_publishing(cfg)
     check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
-    source = open_source(cfg, meta)
+    place = {"rank": world.rank, "num_ranks": world.size}
+    source = open_source(cfg, meta, **place)
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    loader = BatchLoader(
-        source.dataset,
-        source.sampler,
-        batch_size=cfg.batch_size,
-        num_workers=cfg.num_workers,
-        workers=cfg.loader_workers,
-        prefetch=cfg.prefetch_factor,
-        rank=world.rank,
-        num_ranks=world.size,
-    )
+    loader = build_loader(cfg, source, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()

@@ -13,7 +13,9 @@ from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
 from lerobot.training.config import TrainConfig
+from lerobot.training.data import BatchLoader
 from lerobot.training.split import frames_of, split_episodes
+from lerobot.training.stream import StreamedSource, StreamLoader, open_stream
 
 Metadata = LeRobotDatasetMetadata | MixtureMetadata
 Dataset = LeRobotDataset | DatasetMixture
@@ -52,7 +54,9 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
     return MixtureMetadata(parts=found, names=names, sizes=picture_sizes(cfg))
 
 
-def open_source(cfg: TrainConfig, meta: Metadata) -> Source:
+def open_source(
+    cfg: TrainConfig, meta: Metadata, *, rank: int = 0, num_ranks: int = 1
+) -> Source | StreamedSource:
     """The datasets with the frames each item of the policy needs, and the order they are trained in.
 
     Raises:
@@ -60,6 +64,9 @@ def open_source(cfg: TrainConfig, meta: Metadata) -> Source:
         ConfigError: every episode would be held out.
     """
     assert cfg.policy is not None
+    if cfg.dataset.streaming:
+        assert isinstance(meta, LeRobotDatasetMetadata)
+        return open_stream(cfg, meta, rank=rank, num_ranks=num_ranks)
     deltas = resolve_delta_timestamps(cfg.policy, meta, cfg.rename_map) or {}
     if isinstance(meta, LeRobotDatasetMetadata):
         part = open_dataset(cfg, meta, {name: name for name in meta.features}, deltas)
@@ -75,6 +82,24 @@ def open_source(cfg: TrainConfig, meta: Metadata) -> Source:
     ]
     return Source(
         dataset=mixture, sampler=MixtureSampler(frames, weights, seed=cfg.seed or 0), held_out=held_out
+    )
+
+
+def build_loader(
+    cfg: TrainConfig, source: Source | StreamedSource, *, rank: int = 0, num_ranks: int = 1
+) -> BatchLoader | StreamLoader:
+    """Batches of the source for this process."""
+    if isinstance(source, StreamedSource):
+        return StreamLoader(source.dataset, batch_size=cfg.batch_size, prefetch=cfg.prefetch_factor)
+    return BatchLoader(
+        source.dataset,
+        source.sampler,
+        batch_size=cfg.batch_size,
+        num_workers=cfg.num_workers,
+        workers=cfg.loader_workers,
+        prefetch=cfg.prefetch_factor,
+        rank=rank,
+        num_ranks=num_ranks,
     )
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.dataset import LeRobotDataset
+from lerobot.datasets.streaming import StreamingLeRobotDataset
 
 
 def split_episodes(
-    dataset: LeRobotDataset, *, share: float, seed: int | None = None
+    dataset: LeRobotDataset | StreamingLeRobotDataset, *, share: float, seed: int | None = None
 ) -> tuple[list[int] | None, list[int]]:
     """Episodes to train on (None: all of the dataset's) and the held-out ones: ceil(n * share) of each task.
 
@@ -35,7 +36,7 @@ def split_episodes(
     return train, sorted(held_out)
 
 
-def _first_tasks(dataset: LeRobotDataset, episodes: list[int]) -> list[str]:
+def _first_tasks(dataset: LeRobotDataset | StreamingLeRobotDataset, episodes: list[int]) -> list[str]:
     tasks = dataset.meta.episodes["tasks"]
     return [tasks[episode][0] for episode in episodes]
 

@@ -90,7 +90,7 @@ def position_of(run: Run, progress: Progress) -> Position:
             run.cfg.seed,
             position.seed,
         )
-        loader.sampler.seed = position.seed
+        loader.reseed(position.seed)
     if position.frames_per_epoch != loader.frames_per_epoch:
         logger.warning(
             "The data has %d frames per epoch and had %d when the run was saved; a new epoch begins.",
@@ -98,4 +98,4 @@ def position_of(run: Run, progress: Progress) -> Position:
             position.frames_per_epoch,
         )
         return replace(position, epoch=position.epoch + 1, offset=0, frames_per_epoch=loader.frames_per_epoch)
-    return position
+    return loader.fitting(position, progress.num_processes)

@@ -4,8 +4,9 @@
         hub.repos["dataset", "me/name"].files() # what was pushed
 
 It answers what `huggingface_hub` asks when repositories are made, uploaded to, listed, tagged and downloaded.
-Every request is noted in `hub.requests` as "METHOD path". With `hub.uploads_left = n` it refuses uploads of
-large files after n of them.
+Every request is noted in `hub.requests` as "METHOD path", the bytes that were sent of a file in `hub.served`.
+With `hub.uploads_left = n` it refuses uploads of large files after n of them. `hub.faults` maps a request's
+number among the range requests to what goes wrong with it: a status, or "cut".
 """
 
 import base64
@@ -55,6 +56,9 @@ class FakeHub:
         self.repos: dict[tuple[str, str], FakeRepo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.served: dict[str, int] = {}
+        self.ranges = 0  # range requests so far
+        self.faults: dict[int, int | str] = {}
         self.uploads_left: int | None = None
         self.lock = threading.Lock()
         hub = self
@@ -96,6 +100,7 @@ class FakeHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # small answers would wait 40 ms
 
     def log_message(self, *what) -> None:
         pass
@@ -134,14 +139,16 @@ class _Handler(BaseHTTPRequestHandler):
             json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})}
         )
 
-    def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
+    def _send(self, data: bytes, status: int, headers: dict[str, str], *, is_cut: bool = False) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if is_cut else data)
+        if is_cut:  # the connection ends in the middle of the answer
+            self.close_connection = True
 
     def _missing(self, what: str) -> None:
         code = {"repository": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}[what]
@@ -314,7 +321,26 @@ class _Handler(BaseHTTPRequestHandler):
             return
         etag = hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "Content-Type": "application/octet-stream"}
-        self._send(data, 200, {**headers, "Accept-Ranges": "none"})
+        headers["Accept-Ranges"] = "bytes"
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if asked is None:
+            self._count(name, len(data))
+            self._send(data, 200, headers)
+            return
+        self.hub.ranges += 1
+        fault = self.hub.faults.get(self.hub.ranges)
+        if isinstance(fault, int):
+            self._json({"error": "not now"}, fault)
+            return
+        start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data))
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        part = data[start:stop]
+        self._count(name, len(part))
+        self._send(part, 206, headers, is_cut=fault == "cut")
+
+    def _count(self, name: str, size: int) -> None:
+        if self.command == "GET":
+            self.hub.served[name] = self.hub.served.get(name, 0) + size
 
 
 def _identity(name: str, data: bytes) -> dict:

@@ -80,7 +80,7 @@ LEFT_OUT: dict[tuple[str, int], str] = {
 LEFT_OUT_LINES: dict[str, tuple[str, ...]] = {
     "basics_push": ("huggingface-cli login",),  # huggingface_hub's own
     "check_setup": ("conda activate",),  # conda's own
-    "basics_loading_flags": ("--dataset.streaming", "export HF_DATASETS_CACHE"),  # streaming; no such cache
+    "basics_loading_flags": ("export HF_DATASETS_CACHE",),  # a line for the shell
 }
 
 

@@ -55,9 +55,15 @@ def test_checking_a_dataset(place):
 
 def test_windows_of_time(at_home):
     parts = re.split(r"\n\s*\n", block("dataset_windows"))
-    assert len(parts) == 4 and "StreamingLeRobotDataset" in parts[2]  # streaming does not exist yet
+    assert len(parts) == 4 and "StreamingLeRobotDataset" in parts[2]
     names: dict = {}
-    exec("\n".join([parts[0], parts[1], parts[3]]), names)
+    exec("\n".join(parts[:3]), names)
+    streamed = list(names["dataset"])
+    assert sorted(int(item["index"]) for item in streamed) == list(range(24))
+    exec("\n".join([parts[0], parts[3]]), names)
+    single = LeRobotDataset("lerobot/aloha_static_coffee")
+    for item in streamed:
+        assert torch.equal(item["observation.image"], single[int(item["index"])]["observation.image"])
     item = names["dataset"][11]
     assert item["observation.image"].shape == (4, 3, 32, 32) and item["action"].shape == (3, 6)
     assert item["observation.image_is_pad"].tolist() == [False] * 4
