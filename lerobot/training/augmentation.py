@@ -15,9 +15,7 @@ from lerobot.training.data import Batch, BatchLoader
 from lerobot.training.source import Metadata
 from lerobot.training.stream import StreamLoader
 
-DRAWN_FOR = (
-    "image_transforms.drawn_for"  # (frame numbers on the host, position of the loader) of a batch on its way
-)
+DRAWN_FOR = "image_transforms.drawn_for"  # of a batch on its way: its frame numbers, the loader's position
 
 
 class Augmentation:
