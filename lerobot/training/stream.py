@@ -53,7 +53,7 @@ def open_stream(
         "num_threads": max(1, cfg.num_workers),
     }
     name = data.names[0]
-    whole = {"rank": 0, "num_ranks": 1}
+    whole: dict[str, Any] = {"rank": 0, "num_ranks": 1}
     chosen = StreamingLeRobotDataset(name, episodes=data.episodes, tasks=data.tasks, **whole, **options)
     train, held_out = split_episodes(chosen, share=data.eval_split, seed=data.eval_split_seed)
     dataset = StreamingLeRobotDataset(

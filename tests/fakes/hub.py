@@ -7,7 +7,7 @@ It answers what `huggingface_hub` asks when repositories are made, uploaded to, 
 Every request is noted in `hub.requests` as "METHOD path", the bytes that were sent of a file in `hub.served`.
 With `hub.uploads_left = n` it refuses uploads of large files after n of them. `hub.faults` maps a request's
 number among the range requests to what goes wrong with it: a status, or "cut". With `hub.tickets = n`
-downloads are sent to another host, as the Hub does: an address that is good for n requests and takes no token.
+downloads are sent to another host, as the Hub does: an address good for n requests that takes no token.
 """
 
 import base64
