@@ -55,3 +55,17 @@ def seeded(request):
         sys.modules["numpy"].random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on the loopback and an account on it; homes are below `tmp_path / "hf"`."""
+    from tests.fakes.hub import FakeHub
+
+    with FakeHub() as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        for name in ("HF_HUB_OFFLINE", "HF_LEROBOT_HOME", "LEROBOT_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        yield fake

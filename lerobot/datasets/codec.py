@@ -23,19 +23,16 @@ from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError, suggest
 from lerobot.core.types import image_shape
-from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.config import (
+    HARDWARE_CODECS,
+    DepthEncoderConfig,
+    RGBEncoderConfig,
+    VideoEncoderConfig,
+)
 from lerobot.datasets.schema import is_depth
 
 logger = logging.getLogger(__name__)
 
-HARDWARE_CODECS = (
-    "h264_videotoolbox",
-    "hevc_videotoolbox",
-    "h264_nvenc",
-    "hevc_nvenc",
-    "h264_vaapi",
-    "h264_qsv",
-)
 X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
     "placebo",

@@ -9,12 +9,7 @@ from typing import Any
 
 from lerobot.core.errors import ConfigError, suggest
 
-VIDEO_CODECS = (
-    "h264",
-    "hevc",
-    "libsvtav1",
-    "libaom-av1",
-    "auto",
+HARDWARE_CODECS = (  # the order in which `auto` tries them
     "h264_videotoolbox",
     "hevc_videotoolbox",
     "h264_nvenc",
@@ -22,6 +17,7 @@ VIDEO_CODECS = (
     "h264_vaapi",
     "h264_qsv",
 )
+VIDEO_CODECS = ("h264", "hevc", "libsvtav1", "libaom-av1", "auto", *HARDWARE_CODECS)
 CODEC_ALIASES = {"av1": "libsvtav1"}
 
 CHUNKS_SIZE = 1000

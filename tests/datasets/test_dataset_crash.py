@@ -8,6 +8,7 @@ import pytest
 
 from lerobot.datasets import LeRobotDataset
 from tests.fakes import dataset as made
+from tests.fakes.death import die_at_operation
 
 LENGTHS = [4, 3, 5]
 FEATURES = {**made.NUMBERS, **made.VIDEO, **made.IMAGE}
@@ -17,7 +18,7 @@ FORK = multiprocessing.get_context("fork")
 def _record(root: Path, lengths: list[int], said: int, die_at: int | None = None) -> None:
     """Record in a process of its own; `said` gets one byte per saved episode, "F" when finalized."""
     if die_at is not None:
-        _die_at_operation(die_at)
+        die_at_operation(die_at, (Path, "replace"), (Path, "unlink"), (os, "fsync"))
     dataset = LeRobotDataset.create("me/made", 10, FEATURES, root=root, rgb_encoder=made.FAST)
     for episode, length in enumerate(lengths):
         for k in range(length):
@@ -27,23 +28,6 @@ def _record(root: Path, lengths: list[int], said: int, die_at: int | None = None
     dataset.finalize()
     os.write(said, b"F")
     os._exit(0)
-
-
-def _die_at_operation(number: int) -> None:
-    """Make the process vanish instead of doing its n-th rename, deletion or sync."""
-    done = 0
-
-    def counted(real):
-        def call(*args, **kwargs):
-            nonlocal done
-            done += 1
-            if done > number:
-                os._exit(9)
-            return real(*args, **kwargs)
-
-        return call
-
-    Path.replace, Path.unlink, os.fsync = counted(Path.replace), counted(Path.unlink), counted(os.fsync)
 
 
 def _run(root: Path, *, die_at: int) -> tuple[int, bool]:

@@ -17,6 +17,7 @@ from lerobot.datasets.edit import modify_tasks, target
 from lerobot.datasets.edit.delete import plan_delete
 from lerobot.datasets.edit.target import Target, exchange, in_place, recover, staged
 from tests.fakes import dataset as made
+from tests.fakes.death import die_at_operation
 
 FORK = multiprocessing.get_context("fork")
 LENGTHS = [4, 3, 5]
@@ -32,32 +33,11 @@ def _delete(root: Path, die_at: int | None, has_exchange: bool) -> None:
     if not has_exchange:
         target.exchange = lambda one, other: False
     if die_at is not None:
-        _die_at_step(die_at)
+        steps = ((Path, "rename"), (Path, "unlink"), (target, "exchange"), (shutil, "rmtree"))
+        die_at_operation(die_at, *steps)
     dataset = LeRobotDataset("me/made", root=root)
     plan_delete(dataset.meta, [1], target=in_place(dataset.meta)).run()
     os._exit(0)
-
-
-def _die_at_step(number: int) -> None:
-    """Make the process vanish before its n-th rename, exchange or deletion."""
-    done = 0
-
-    def counted(real):
-        def call(*args, **kwargs):
-            nonlocal done
-            done += 1
-            if done > number:
-                os._exit(9)
-            return real(*args, **kwargs)
-
-        return call
-
-    Path.rename, Path.unlink, target.exchange = (
-        counted(Path.rename),
-        counted(Path.unlink),
-        counted(target.exchange),
-    )
-    shutil.rmtree = counted(shutil.rmtree)
 
 
 def run(root: Path, *, die_at=None, kill_after_s=None, has_exchange=True) -> int:

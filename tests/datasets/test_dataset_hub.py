@@ -17,17 +17,6 @@ FEATURES = {**made.NUMBERS, **made.VIDEO}
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with FakeHub() as fake:
-        monkeypatch.setenv("HF_ENDPOINT", fake.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        for name in ("HF_HUB_OFFLINE", "HF_LEROBOT_HOME", "LEROBOT_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        yield fake
-
-
-@pytest.fixture
 def pushed(hub, tmp_path):
     """A dataset on the Hub whose second episode has files of its own."""
     dataset = made.make(

@@ -30,6 +30,7 @@ from lerobot.datasets.stats import aggregate_stats
 from lerobot.scripts.augment_dataset_quantile_stats import augment
 from tests.datasets.test_dataset_golden import GOLDEN
 from tests.fakes import dataset as made
+from tests.fakes.death import die_at_operation
 
 FEATURES = {**made.NUMBERS, **made.VIDEO, **made.IMAGE, **made.DEPTH}
 TOP, WRIST, DEPTH = "observation.images.top", "observation.images.wrist", "observation.images.depth"
@@ -277,19 +278,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def _recompute_and_die(root: Path, number: int) -> None:
-    done = 0
-
-    def counted(real):
-        def call(*args, **kwargs):
-            nonlocal done
-            done += 1
-            if done > number:
-                os._exit(9)
-            return real(*args, **kwargs)
-
-        return call
-
-    Path.replace, os.fsync = counted(Path.replace), counted(os.fsync)
+    die_at_operation(number, (Path, "replace"), (os, "fsync"))
     recompute_stats(LeRobotDataset("me/made", root=root), skip_image_video=False)
     os._exit(0)
 

@@ -11,20 +11,8 @@ from lerobot.scripts.push import PushConfig, main, push
 from lerobot.scripts.push_dataset_to_hub import main as push_raw
 from tests.fakes import dataset as made
 from tests.fakes import layouts
-from tests.fakes.hub import FakeHub
 
 LENGTHS = [3, 2]
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with FakeHub() as fake:
-        monkeypatch.setenv("HF_ENDPOINT", fake.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        for name in ("HF_HUB_OFFLINE", "HF_LEROBOT_HOME", "LEROBOT_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        yield fake
 
 
 @pytest.fixture

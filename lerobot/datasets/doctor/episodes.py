@@ -13,17 +13,10 @@ import pyarrow.parquet as pq
 
 from lerobot.datasets.doctor.finding import Finding, finding, numbered
 from lerobot.datasets.doctor.folder import Episodes, Folder, Places
+from lerobot.datasets.episodes import NEEDED
 from lerobot.datasets.tables import EPISODES_FOLDER, STATS_PREFIX, position_of
 
 CAPTURE_PREFIX = "capture/"  # long columns that only the check of cameras reads
-NEEDED = (
-    "episode_index",
-    "length",
-    "data/chunk_index",
-    "data/file_index",
-    "dataset_from_index",
-    "dataset_to_index",
-)
 VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 
 
