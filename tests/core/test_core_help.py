@@ -85,7 +85,11 @@ def test_rows():
 def test_help_of_each_command_loads_no_torch(command):
     done = help_of(command)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: lerobot-{command.replace('_', '-')} ")
+    usage = done.stdout.splitlines()[0]
+    installed = f"usage: lerobot-{command.replace('_', '-')} "
+    assert usage.startswith(
+        (installed, f"usage: python -m lerobot.scripts.{command} ", f"usage: {command}.py ")
+    )
 
 
 def test_help_of_a_policy_lists_its_own_flags():
