@@ -6,7 +6,7 @@ batch = dataset.batch([0, 5, 9])        dataset.save_episode()                  
                                         dataset.finalize()
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import MAX_ATTEMPTS, LeRobotDatasetMetadata
 from lerobot.datasets.reader import FrameReader
-from lerobot.datasets.selection import choose_episodes, needed_files
+from lerobot.datasets.selection import check_cameras, choose_episodes, needed_files
 from lerobot.datasets.writer import EpisodeWriter
 
 __all__ = ["LeRobotDataset", "LeRobotDatasetMetadata"]
@@ -61,6 +61,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_sizes: colour cameras that are resized, with antialiasing: name -> (height, width).
         cache: "ram" or "disk" keeps decoded colour pictures, at that size, for later epochs.
         cache_bytes: what they may take, all cameras together; 4 GiB by default.
+        skip_cameras: cameras that are neither downloaded nor decoded, and not in the items.
 
     Raises:
         DatasetError: the dataset is not found, is damaged, or does not have what was asked for.
@@ -88,6 +89,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         image_sizes: Mapping[str, tuple[int, int]] | None = None,
         cache: str | None = None,
         cache_bytes: int | None = None,
+        skip_cameras: Collection[str] = (),
     ) -> None:
         if video_backend not in (None, "pyav", "torchcodec", "video_reader"):
             raise DatasetError(f"video_backend={video_backend!r} is not known; use 'pyav'.")
@@ -99,8 +101,10 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.tolerance_s = tolerance_s
         self.return_uint8, self.depth_output_unit = return_uint8, depth_output_unit
         self.image_sizes, self.cache, self.cache_bytes = image_sizes, cache, cache_bytes
+        self.skip_cameras = frozenset(skip_cameras)
         self.meta = LeRobotDatasetMetadata(repo_id, root, revision, force_cache_sync, token=token)
         self.revision = self.meta.revision
+        check_cameras(self.meta, self.skip_cameras)
         self.writer: EpisodeWriter | None = None
         for attempt in range(MAX_ATTEMPTS):
             self._reader: FrameReader | None = None
@@ -111,7 +115,8 @@ class LeRobotDataset(torch.utils.data.Dataset):
                 self.meta.location.revision is not None,
             )
             try:
-                need = needed_files(self.meta, chosen, with_videos=download_videos)
+                videos = set(self.meta.video_keys) - self.skip_cameras if download_videos else set()
+                need = needed_files(self.meta, chosen, videos=videos)
                 with pointing_to_doctor(self.root):
                     self.meta.location.need(need, force=force_cache_sync and is_remote)
                 _ = self.reader  # what is wrong with the files is said now
@@ -230,7 +235,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
             picture_threads=image_writer_threads,
         )
         self = cls._recording(meta, writer, tolerance_s)
-        meta.location.need(needed_files(meta, episode_numbers(meta, None), with_videos=True))
+        meta.location.need(needed_files(meta, episode_numbers(meta, None), videos=meta.video_keys))
         return self
 
     @classmethod
@@ -242,6 +247,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
         self.episodes, self.image_transforms, self.delta_timestamps = None, None, None
         self.tolerance_s, self.return_uint8, self.depth_output_unit = tolerance_s, False, "mm"
         self.image_sizes, self.cache, self.cache_bytes = None, None, None
+        self.skip_cameras = frozenset()
         self._reader = None
         return self
 
@@ -310,6 +316,7 @@ class LeRobotDataset(torch.utils.data.Dataset):
                     image_sizes=self.image_sizes,
                     cache=self.cache,
                     cache_bytes=self.cache_bytes,
+                    skip_cameras=self.skip_cameras,
                 )
         return self._reader
 

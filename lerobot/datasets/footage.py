@@ -12,6 +12,7 @@ Shapes: E episodes of the whole dataset, F frames of a file, B items, T window.
 import hashlib
 import os
 import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -50,8 +51,15 @@ class Footage:
         DatasetError: a file is no video, lacks frames, or shows one at another time than fps says.
     """
 
-    def __init__(self, meta: LeRobotDatasetMetadata, episodes: np.ndarray, *, tolerance_s: float) -> None:
-        self.meta, self.tolerance_s = meta, tolerance_s
+    def __init__(
+        self,
+        meta: LeRobotDatasetMetadata,
+        episodes: np.ndarray,
+        *,
+        tolerance_s: float,
+        skip: Collection[str] = (),
+    ) -> None:
+        self.meta, self.tolerance_s, self.skip = meta, tolerance_s, frozenset(skip)
         self.episodes = np.asarray(episodes, dtype=np.int64)
         self.lengths = np.asarray(meta.episodes.column("length"), dtype=np.int64)  # (E,)
         self.timelines: dict[str, Timeline] = {}  # by name
@@ -62,11 +70,12 @@ class Footage:
             self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"meta": self.meta, "episodes": self.episodes, "tolerance_s": self.tolerance_s}
+        names = ("meta", "episodes", "tolerance_s", "skip")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The timelines are in the cache, so another process does not need them sent."""
-        self.__init__(state["meta"], state["episodes"], tolerance_s=state["tolerance_s"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def place(self, key: str, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
         """For frames (B, [T]) of a camera, which of its files they are in and their numbers there.

@@ -7,7 +7,7 @@
 Shapes: B items, T offsets of delta_timestamps, n = B or B*T frames of one camera, C H W picture.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class FrameReader:
         image_sizes: colour cameras that are resized, with antialiasing: name -> (H, W).
         cache: "ram" or "disk" keeps decoded colour pictures; None decodes them each time.
         cache_bytes: what they may take, all cameras together.
+        skip_cameras: cameras that are not read and not in the batches.
 
     Raises:
         DatasetError: files are missing, damaged or contradict each other; an option names no such camera.
@@ -58,14 +59,16 @@ class FrameReader:
         image_sizes: Mapping[str, tuple[int, int]] | None = None,
         cache: str | None = None,
         cache_bytes: int | None = None,
+        skip_cameras: Collection[str] = (),
     ) -> None:
         self.meta = meta
-        self.deltas = deltas
+        self.features = {name: one for name, one in meta.features.items() if name not in skip_cameras}
+        self.deltas = {name: offsets for name, offsets in deltas.items() if name in self.features}
         self.image_transforms = image_transforms
         self.return_uint8 = return_uint8
         self.depth_output_unit = depth_output_unit
         self.columns = Columns(meta, episodes, tolerance_s=tolerance_s)
-        self.footage = Footage(meta, episodes, tolerance_s=tolerance_s)
+        self.footage = Footage(meta, episodes, tolerance_s=tolerance_s, skip=skip_cameras)
         self.videos = VideoPool()
         self.image_sizes = self._checked_sizes(image_sizes or {})
         self._sources: dict[str, Shape] = {}
@@ -85,7 +88,7 @@ class FrameReader:
         for name, offsets in self.deltas.items():
             windows[name], is_pad = frames.window(offsets, self.columns.lengths)  # (B, T)
             padding[f"{name}{keys.PAD_SUFFIX}"] = torch.from_numpy(is_pad)
-        for name, feature in self.meta.features.items():
+        for name, feature in self.features.items():
             wanted = windows.get(name, frames)  # (B,) or (B, T)
             if feature["dtype"] in ("image", "video"):
                 batch[name] = self._camera(name, feature, wanted)
@@ -222,7 +225,7 @@ class FrameReader:
         return {
             name: self.meta.features[name]
             for name in self.meta.camera_keys
-            if name not in self.meta.depth_keys
+            if name in self.features and name not in self.meta.depth_keys
         }
 
     def _checked_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:

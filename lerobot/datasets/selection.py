@@ -1,11 +1,11 @@
 """Which episodes of a dataset are read, and the files that hold them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lerobot.core.errors import DatasetError
+from lerobot.core.errors import DatasetError, suggest
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 
 
@@ -47,9 +47,22 @@ def _with_tasks(meta: LeRobotDatasetMetadata, tasks: Sequence[str], chosen: list
     return found
 
 
-def needed_files(meta: LeRobotDatasetMetadata, episodes: np.ndarray, *, with_videos: bool) -> list[Path]:
-    """The data files, and the video files of every camera, that hold these episodes (E,)."""
+def check_cameras(meta: LeRobotDatasetMetadata, names: Iterable[str]) -> None:
+    """Return when these are cameras of the dataset.
+
+    Raises:
+        DatasetError: one is not; names the nearest.
+    """
+    for name in names:
+        if name not in meta.camera_keys:
+            raise DatasetError(
+                f"skip_cameras names {name!r}, which is no camera.{suggest(name, meta.camera_keys)}"
+            )
+
+
+def needed_files(meta: LeRobotDatasetMetadata, episodes: np.ndarray, *, videos: Iterable[str]) -> list[Path]:
+    """The data files, and the video files of these cameras, that hold these episodes (E,)."""
     names, _ = meta.files_of(episodes)
-    for key in meta.video_keys if with_videos else []:
+    for key in videos:
         names += meta.files_of(episodes, video_key=key)[0]
     return names

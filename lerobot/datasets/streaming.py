@@ -127,7 +127,9 @@ class StreamingLeRobotDataset(IterableDataset):
             delta_timestamps or {}, fps=self.fps, tolerance_s=tolerance_s, known=list(self.features)
         )
         if not streaming:
-            self.meta.location.need(needed_files(self.meta, np.array(self._chosen), with_videos=True))
+            self.meta.location.need(
+                needed_files(self.meta, np.array(self._chosen), videos=self.meta.video_keys)
+            )
         self._epochs = EpochCounter()
         self._progress: dict[str, int] | None = None  # of this process's last iterator
         self._resumed: dict[str, Any] | None = None

@@ -126,7 +126,17 @@ def open_dataset(
         cache=data.cache,
         cache_bytes=data.cache_bytes // len(data.names),
         image_sizes=own_sizes or None,
+        skip_cameras=unused_cameras(cfg, meta, kept),
     )
+
+
+def unused_cameras(cfg: TrainConfig, meta: LeRobotDatasetMetadata, kept: Mapping[str, str]) -> list[str]:
+    """A dataset's cameras that the policy does not look at."""
+    assert cfg.policy is not None
+    looked_at = {
+        own for own, name in kept.items() if cfg.rename_map.get(name, name) in cfg.policy.input_features
+    }
+    return [name for name in meta.camera_keys if name not in looked_at]
 
 
 def picture_sizes(cfg: TrainConfig) -> dict[str, tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -284,3 +285,14 @@ def test_the_config_imports_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_cameras_can_be_left_out(tmp_path):
+    features = {**made.NUMBERS, **made.VIDEO, **made.IMAGE}
+    whole = made.make(tmp_path / "a", [3, 2], features)
+    shutil.rmtree(tmp_path / "a/videos")  # nothing asks for them
+    dataset = LeRobotDataset("me/made", root=tmp_path / "a", skip_cameras=["observation.images.top"])
+    assert dataset[4].keys() == set(whole.features) - {"observation.images.top"} | {"task"}
+    assert dataset[4]["observation.images.wrist"].shape == (3, made.HEIGHT, made.WIDTH)
+    with pytest.raises(DatasetError, match=r"no camera. Did you mean 'observation\.images\.top'"):
+        LeRobotDataset("me/made", root=tmp_path / "a", skip_cameras=["observation.images.tip"])
