@@ -23,6 +23,7 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.edit import convert
 from lerobot.datasets.edit.convert import convert_format
 from lerobot.datasets.legacy import rebuild
+from lerobot.datasets.lock import LOCK_FILE
 from lerobot.datasets.schema import DEFAULT_FEATURES
 from lerobot.datasets.stats import aggregate_stats
 from tests.fakes import dataset as made
@@ -408,10 +409,13 @@ def test_a_conversion_killed_at_any_instant_leaves_the_original_or_the_result(so
         dataset = LeRobotDataset("me/old", root=folder)
         layouts.check(dataset, LENGTHS)
         seen.add(dataset.meta.old_layout)
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # its process is gone, and the right to write with it
         if dataset.meta.old_layout is not None:
             assert contents(folder) == before
             dataset = convert_format("me/old", folder)
         layouts.check(dataset, LENGTHS)
         kept = [p for p in tmp_path.iterdir() if p.name != "template" and p != folder]
+        for one in kept:
+            (one / LOCK_FILE).unlink(missing_ok=True)
         assert [contents(p) for p in kept if (p / "meta/episodes.jsonl").is_file()] == [before]
     assert seen == {None, "v2.1"}
