@@ -4,8 +4,9 @@
 
 The data is made once, in the folder given by --data. Every case runs in a process of its own with one thread
 per library call, and both sides read the same items in the same order as their training does, pictures as
-uint8: `dataset.batch` in --workers threads, a DataLoader with as many processes. CPU is that of all processes
-together. The frame cache is compared with what the reference does for the same items: decoding them.
+uint8: `dataset.batch` in --workers threads, a DataLoader with as many processes; "floats" are the items that
+`dataset[i]` gives by default. CPU is that of all processes together. The frame cache is compared with what
+the reference does for the same items: decoding them.
 """
 
 import argparse
@@ -34,6 +35,8 @@ CASES = {  # name: dataset, options, batch, order, what must be reached
     "state chunk 100": ("states", {"delta_timestamps": {"action": ACTIONS}}, 64, "random", "100x"),
     "video random": ("cameras", {}, 8, "random", "2x"),
     "video sequential": ("cameras", {}, 8, "in order", "3x"),
+    "video random, floats": ("cameras", {"return_uint8": False}, 8, "random", "2x"),
+    "video in order, floats": ("cameras", {"return_uint8": False}, 8, "in order", "3x"),
     "video cached": ("cameras", {"cache": "ram"}, 8, "random", "30x"),
     "video cached on disk": ("cameras", {"cache": "disk"}, 8, "random", "30x"),
     "pusht windows": ("pusht", {"delta_timestamps": PUSHT}, 64, "random", "5x"),
@@ -147,7 +150,7 @@ def open_dataset(root: Path, options: dict, backend: str | None):
     if backend is not None:
         options = {key: value for key, value in options.items() if not key.startswith("cache")}
         options["video_backend"] = backend
-    return LeRobotDataset("bench/it", root=root, return_uint8=True, **options)
+    return LeRobotDataset("bench/it", root=root, **{"return_uint8": True, **options})
 
 
 def measure_case(name: str, *, data: Path, seconds: float, workers: int, backend: str | None) -> dict:
