@@ -59,6 +59,7 @@ class Take:
         self.captured = CaptureTimes(meta.camera_keys, clock)
         self.is_ended = False
         self.num_waits, self.waited_s = 0, 0.0  # for threads that encode pictures
+        self._began_s: float | None = None  # when the first frame was added
         self._unfinished: deque[Future] = deque()
         self._columns: dict[str, list] = {
             name: [] for name in data_features(meta.features) if name not in DEFAULT_FEATURES
@@ -84,6 +85,7 @@ class Take:
                 f"The {len(self)} frames of the last episode could not be saved and are still here. Call "
                 "save_episode() to try again, or clear_episode() to drop them."
             )
+        self._began_s = time.perf_counter() if self._began_s is None else self._began_s
         for encoder in self.encoders.values():
             encoder.ready()  # nothing may interrupt between the cameras of one frame
         for name, value in values.items():
@@ -97,6 +99,7 @@ class Take:
                 self._columns[name].append(value)
         self.captured.add(*captured_s)
         self.tasks.append(task)
+        self._took_s = time.perf_counter() - self._began_s
 
     def _submit(self, picture: np.ndarray) -> Future:
         """Encode a picture in a thread; waits when too many wait already."""
@@ -170,17 +173,28 @@ class Take:
         repeated = {name: encoder.repeated for name, encoder in self.encoders.items()}
         return self.captured.columns(fps=self.meta.fps, repeated=repeated)
 
+    @property
+    def outran_time(self) -> bool:
+        """Whether frames came faster than their rate says: they are converted or simulated, not recorded."""
+        return self._took_s < 0.9 * (len(self) - 1) / self.meta.fps
+
     def warn_of_overflow(self) -> None:
-        """Say, once per episode and camera, that an encoder did not keep up."""
+        """Say, once per episode and camera, that an encoder did not keep up.
+
+        Frames that come faster than their rate, as in a conversion, wait as a matter of course.
+        """
+        level = logging.DEBUG if self.outran_time else logging.WARNING
         if self.num_waits:
-            logger.warning(
+            logger.log(
+                level,
                 "Pictures of image features were not encoded fast enough; add_frame waited %d times, %.1f s "
                 "in all. No frame was lost. More image_writer_threads, or features of dtype video, avoid it.",
                 *(self.num_waits, self.waited_s),
             )
         for name, encoder in self.encoders.items():
             if encoder.num_waits:
-                logger.warning(
+                logger.log(
+                    level,
                     "Camera %r: the encoder did not keep up; add_frame waited %d times, %.1f s in all. "
                     "No frame was lost. A faster vcodec or preset, or vcodec='auto', avoids it.",
                     *(name, encoder.num_waits, encoder.waited_s),

@@ -366,8 +366,10 @@ class EpisodeWriter:
         self.ledger.add(self._summaries)
         self.meta.stats = self._stats_with(self._stats)
         take.warn_of_overflow()
-        words = self.meta.cadence(episode).words(wanted_fps=self.meta.fps)
-        logger.info("Episode %d: %d frames saved; %s.", episode, len(take), words)
+        cadence, fps = self.meta.cadence(episode), self.meta.fps
+        is_recorded = cadence.fps is None or cadence.fps < 1.1 * fps  # not converted or simulated
+        level, words = logging.INFO if is_recorded else logging.DEBUG, cadence.words(wanted_fps=fps)
+        logger.log(level, "Episode %d: %d frames saved; %s.", episode, len(take), words)
         try:
             self._write_counters()
         except DatasetError as error:  # the episode is safe; `save_episode` and `finalize` try again

@@ -46,7 +46,7 @@ class SlowEncoding:
 def test_a_slow_encoder_makes_add_frame_wait(tmp_path, monkeypatch, caplog):
     slow = SlowEncoding(monkeypatch)
     dataset = create(tmp_path / "a", encoder_queue_maxsize=2)
-    timer = threading.Timer(0.3, lambda: slow.may_go.release(100))
+    timer = threading.Timer(0.6, lambda: slow.may_go.release(100))  # longer than six frames at 10 fps
     timer.start()
     for k in range(6):
         dataset.add_frame(made.frame(FEATURES, 0, k))
@@ -81,10 +81,20 @@ def test_a_slow_encoder_repeats_pictures_and_says_which(tmp_path, monkeypatch, c
         made.check_item(stored[k], given, k, str(k))
 
 
+def test_frames_faster_than_their_rate_wait_without_a_word(tmp_path, monkeypatch, caplog):
+    slow = SlowEncoding(monkeypatch)
+    dataset = create(tmp_path / "a", encoder_queue_maxsize=2)
+    threading.Timer(0.1, lambda: slow.may_go.release(100)).start()
+    made.record(dataset, [6])
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    dataset.finalize()
+    made.check(dataset, [6])
+
+
 def test_slow_picture_threads_make_add_frame_wait(tmp_path, monkeypatch, caplog):
     real = images.encode
     monkeypatch.setattr(take, "MAX_PICTURES", 2)
-    monkeypatch.setattr(images, "encode", lambda picture: time.sleep(0.02) or real(picture))
+    monkeypatch.setattr(images, "encode", lambda picture: time.sleep(0.15) or real(picture))
     dataset = create(tmp_path / "a", {**made.NUMBERS, **made.IMAGE}, image_writer_threads=1)
     made.record(dataset, [8])
     dataset.finalize()
