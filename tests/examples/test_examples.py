@@ -58,6 +58,19 @@ def blocks(language: str) -> list[str]:
 
 @needs_renderer
 @pytest.mark.slow
+def test_the_life_of_a_dataset(tmp_path):
+    said = run(
+        [sys.executable, "examples/data_session.py", f"--output_dir={tmp_path / 'session'}", "--size=32"]
+    )
+    saved = int(re.search(r"Killed after (\d+) saved episodes", said)[1])
+    assert said.count("is sound (0 errors") == 3
+    both = int(re.search(r"made local/both: (\d+) episodes", said)[1])
+    assert saved + 5 <= both <= saved + 6  # the episode in flight may have been saved before it was counted
+    assert (tmp_path / "session/train/checkpoints/last/pretrained_model/model.safetensors").is_file()
+
+
+@needs_renderer
+@pytest.mark.slow
 def test_the_demo_and_the_film_of_its_policy(tmp_path):
     words = [sys.executable, "examples/demo.py", f"--output_dir={tmp_path}", "--seed=3"]
     said = run([*words, "--episodes=2", "--steps=2", "--evaluations=1"])
