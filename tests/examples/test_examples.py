@@ -25,6 +25,8 @@ TINY += ["--policy.n_action_steps=10", "--policy.dim_feedforward=32", "--policy.
 # Appended to the README's commands (the last of a repeated flag wins), so that each takes seconds.
 SHORTER = {
     "lerobot-collect": ["--num_episodes=2", "--env.observation_height=48", "--env.observation_width=48"],
+    "lerobot-doctor": [],
+    "lerobot-edit-dataset": [],
     "lerobot-train": [
         *TINY,
         "--policy.device=cpu",
@@ -99,7 +101,7 @@ def test_the_commands_and_the_snippet_of_the_readme(tmp_path):
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("lerobot-")]
     assert [words[0] for words in commands] == list(SHORTER)
     for name, *flags in commands:
-        module = name.replace("lerobot-", "lerobot.scripts.")
+        module = name.replace("lerobot-", "lerobot.scripts.").replace("-", "_")
         run(
             [sys.executable, "-m", module, *flags, *SHORTER[name]],
             cwd=tmp_path,
