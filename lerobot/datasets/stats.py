@@ -194,3 +194,36 @@ def lack_quantiles(stats: Stats, features: dict[str, dict]) -> list[str]:
         for name, feature in features.items()
         if feature["dtype"] not in TEXT_DTYPES and set(QUANTILE_NAMES) - set(stats.get(name, {}))
     ]
+
+
+def stats_shape(feature: dict) -> tuple[int, ...]:
+    """The shape of a feature's statistics: its last axis, or (C, 1, 1) for pictures."""
+    shape = tuple(feature["shape"])
+    if feature["dtype"] not in ("image", "video"):
+        return shape[-1:]
+    names = feature.get("names")
+    is_first = isinstance(names, list) and len(names) == 3 and str(names[0]).startswith("channel")
+    if is_depth(feature):
+        return (1, 1, 1)
+    channels = shape[0] if is_first or (shape[2] not in (1, 3) and shape[0] in (1, 3)) else shape[2]
+    return (3 if channels == 1 else channels, 1, 1)  # grey pictures are stored as colours
+
+
+def check_shapes(stats: Stats, features: dict[str, dict], *, root: Path) -> None:
+    """Return when a dataset's statistics have the shapes of its features.
+
+    Older formats keep one number per element of a feature with several axes; that fits, too.
+
+    Raises:
+        DatasetError: some have another; names the file, both shapes, and how to compute them anew.
+    """
+    for name, feature in features.items():
+        for stat, value in stats.get(name, {}).items():
+            fitting = [(1,)] if stat == "count" else [stats_shape(feature), tuple(feature["shape"])]
+            if np.shape(value) not in fitting:
+                raise DatasetError(
+                    f"{root / keys.STATS_FILE}: {stat} of {name!r} has shape {list(np.shape(value))}, "
+                    f"expected {list(fitting[0])}. Type: lerobot-edit-dataset --root={root} "
+                    "--operation.type=recompute_stats --operation.skip_image_video=false "
+                    "--operation.overwrite=true"
+                )

@@ -12,6 +12,7 @@ from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
+from lerobot.datasets.stats import check_shapes
 from lerobot.training.config import TrainConfig
 from lerobot.training.data import BatchLoader
 from lerobot.training.split import frames_of, split_episodes
@@ -34,7 +35,7 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
     """What the run's data says about itself.
 
     Raises:
-        DatasetError: a dataset is not found, damaged, or has no episodes.
+        DatasetError: a dataset is not found, is damaged, has no episodes or statistics of another shape.
         FeatureMismatchError: the datasets of a mixture do not fit each other.
     """
     data = cfg.dataset
@@ -48,6 +49,7 @@ def read_metadata(cfg: TrainConfig) -> Metadata:
                 f"{meta.root} has no episodes yet, so there is nothing to learn from. Record some, with "
                 "lerobot-record or lerobot-collect and --resume=true."
             )
+        check_shapes(meta.stats, meta.features, root=meta.root)
     if len(found) == 1 and not data.feature_map:
         return found[0]
     names = [data.feature_map.get(name, {}) for name in data.names]

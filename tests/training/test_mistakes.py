@@ -2,15 +2,18 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lerobot.scripts.edit_dataset import edit_dataset
 from lerobot.scripts.eval import main as eval_main
 from lerobot.scripts.train import main as train_main
 from lerobot.scripts.train import train
@@ -101,6 +104,19 @@ def test_a_dataset_without_episodes(refused, words, tmp_path):
     root = make_dataset(tmp_path / "empty", episodes=0)
     text = refused(*words, f"--dataset.root={root}")
     assert f"{root} has no episodes yet" in text and "lerobot-record" in text
+
+
+def test_statistics_of_another_shape(refused, words, tmp_path):
+    root = make_dataset(tmp_path / "odd", episodes=1)
+    path = root / "meta/stats.json"
+    stats = json.loads(path.read_text())
+    stats["action"]["mean"] = [0.0, 1.0]
+    path.write_text(json.dumps(stats))
+    text = refused(*words, f"--dataset.root={root}")
+    assert f"{path}: mean of 'action' has shape [2], expected [3]" in text and "recompute_stats" in text
+    command = shlex.split(text.split("Type: ")[1])[1:]
+    edit_dataset(["--repo_id=me/odd", *command])  # what it says to type helps
+    assert np.shape(json.loads(path.read_text())["action"]["mean"]) == (3,)
 
 
 def test_episodes_that_are_not_there(refused, words):

@@ -20,7 +20,7 @@ from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.infer import VIDEO_PATH
 from lerobot.datasets.doctor.report import Report
 from lerobot.datasets.doctor.salvage import Piece
-from lerobot.datasets.doctor.stats import has_no_spread, stats_shape
+from lerobot.datasets.doctor.stats import has_no_spread
 from lerobot.datasets.schema import IMAGE_DTYPES, is_depth, is_numeric
 from lerobot.datasets.stats import (
     MOMENTS,
@@ -29,6 +29,7 @@ from lerobot.datasets.stats import (
     get_feature_stats,
     picture_stats,
     sample_indices,
+    stats_shape,
     thin_picture,
 )
 from lerobot.datasets.tables import STATS_PREFIX, unflatten_stats

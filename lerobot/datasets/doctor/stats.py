@@ -17,7 +17,7 @@ from lerobot.datasets.doctor.finding import Finding, finding, numbered
 from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.rows import READ_ERRORS, Rows, is_default
 from lerobot.datasets.schema import TEXT_DTYPES, is_depth
-from lerobot.datasets.stats import MOMENTS
+from lerobot.datasets.stats import MOMENTS, stats_shape
 from lerobot.datasets.tables import STATS_PREFIX
 
 FILE = keys.STATS_FILE
@@ -144,19 +144,6 @@ def _arrays(name: str, feature: dict, one: dict[str, Any]) -> tuple[dict[str, np
             )
         arrays[stat] = array
     return arrays, None
-
-
-def stats_shape(feature: dict) -> tuple[int, ...]:
-    """The shape of a feature's statistics: its last axis, or (C, 1, 1) for pictures."""
-    shape = tuple(feature["shape"])
-    if feature["dtype"] not in ("image", "video"):
-        return shape[-1:]
-    names = feature.get("names")
-    is_first = isinstance(names, list) and len(names) == 3 and str(names[0]).startswith("channel")
-    if is_depth(feature):
-        return (1, 1, 1)
-    channels = shape[0] if is_first or (shape[2] not in (1, 3) and shape[0] in (1, 3)) else shape[2]
-    return (3 if channels == 1 else channels, 1, 1)  # grey pictures are stored as colours
 
 
 def _check_order(name: str, feature: dict, arrays: dict[str, np.ndarray]) -> Iterator[Finding]:
