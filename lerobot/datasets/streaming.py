@@ -26,16 +26,16 @@ from lerobot.core.errors import DatasetError
 from lerobot.datasets import depth
 from lerobot.datasets.delta import frame_deltas
 from lerobot.datasets.depth import DepthScale
-from lerobot.datasets.epochs import EpochCounter
 from lerobot.datasets.item import Item
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.ranges import RangeSource
-from lerobot.datasets.readahead import ReadAhead
-from lerobot.datasets.reel import Entry, Reel
-from lerobot.datasets.rowgroups import holds_runs
 from lerobot.datasets.schema import is_depth
 from lerobot.datasets.selection import choose_episodes, needed_files
-from lerobot.datasets.shards import Run, Segment, ShuffleBuffer, group_by_file, part_of, shuffled
+from lerobot.datasets.stream.epochs import EpochCounter
+from lerobot.datasets.stream.ranges import RangeSource
+from lerobot.datasets.stream.readahead import ReadAhead
+from lerobot.datasets.stream.reel import Entry, Reel
+from lerobot.datasets.stream.rowgroups import holds_runs
+from lerobot.datasets.stream.shards import Run, Segment, ShuffleBuffer, group_by_file, part_of, shuffled
 
 logger = logging.getLogger(__name__)
 

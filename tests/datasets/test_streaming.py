@@ -9,10 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from lerobot.core.errors import DatasetError
-from lerobot.datasets import LeRobotDataset, reel
+from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.config import RGBEncoderConfig
 from lerobot.datasets.schema import DEFAULT_FEATURES
-from lerobot.datasets.shards import Segment, ShuffleBuffer, part_of
+from lerobot.datasets.stream import reel
+from lerobot.datasets.stream.shards import Segment, ShuffleBuffer, part_of
 from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
 from tests.fakes import dataset as made
 from tests.fakes import layouts

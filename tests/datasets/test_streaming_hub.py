@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lerobot.core.hub import HubError
-from lerobot.datasets import LeRobotDataset, ranges
+from lerobot.datasets import LeRobotDataset
+from lerobot.datasets.stream import ranges
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from tests.fakes import dataset as made
 

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
-from lerobot.datasets.ranges import RangeSource, RemoteFile
+from lerobot.datasets.stream.ranges import RangeSource, RemoteFile
 from lerobot.datasets.video import ONE_THREAD, VideoReader
 
 READ_BYTES = 64 * 1024  # asked from a remote file at a time

@@ -19,10 +19,10 @@ from lerobot.core.errors import DatasetError
 from lerobot.core.types import image_shape
 from lerobot.datasets import images
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.ranges import RangeSource
-from lerobot.datasets.rowgroups import DataFiles, EpisodeRows, PictureColumn
 from lerobot.datasets.schema import is_depth
-from lerobot.datasets.track import SampleTable, VideoTrack
+from lerobot.datasets.stream.ranges import RangeSource
+from lerobot.datasets.stream.rowgroups import DataFiles, EpisodeRows, PictureColumn
+from lerobot.datasets.stream.track import SampleTable, VideoTrack
 
 CHUNK = 4  # items of a camera dataset that are made at a time
 NUMBERS_CHUNK = 64  # the same without cameras

@@ -24,8 +24,8 @@ from lerobot.core import keys
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.legacy import defaults
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
-from lerobot.datasets.ranges import RangeSource
 from lerobot.datasets.schema import TEXT_DTYPES, data_features, is_numeric, numbers
+from lerobot.datasets.stream.ranges import RangeSource
 
 GROUP_CACHE_BYTES = 256 * 1024**2
 FOOTERS = 64  # files whose footers are kept

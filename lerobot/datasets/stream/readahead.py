@@ -13,8 +13,8 @@ from itertools import islice
 
 import numpy as np
 
-from lerobot.datasets.reel import Entry, Reel
-from lerobot.datasets.shards import Key, Run
+from lerobot.datasets.stream.reel import Entry, Reel
+from lerobot.datasets.stream.shards import Key, Run
 
 RUNS_AHEAD = 2  # runs that are begun before they are opened
 
