@@ -61,14 +61,12 @@ def blocks(language: str) -> list[str]:
 @needs_renderer
 @pytest.mark.slow
 def test_the_life_of_a_dataset(tmp_path):
-    said = run(
-        [sys.executable, "examples/data_session.py", f"--output_dir={tmp_path / 'session'}", "--size=32"]
-    )
+    said = run([sys.executable, "examples/dataset_life.py", f"--output_dir={tmp_path / 'life'}", "--size=32"])
     saved = int(re.search(r"Killed after (\d+) saved episodes", said)[1])
     assert said.count("is sound (0 errors") == 3
     both = int(re.search(r"made local/both: (\d+) episodes", said)[1])
     assert saved + 5 <= both <= saved + 6  # the episode in flight may have been saved before it was counted
-    assert (tmp_path / "session/train/checkpoints/last/pretrained_model/model.safetensors").is_file()
+    assert (tmp_path / "life/train/checkpoints/last/pretrained_model/model.safetensors").is_file()
 
 
 @needs_renderer

@@ -1,6 +1,6 @@
 """The life of a dataset: record, lose power, go on, merge with another, train while reading.
 
-    python examples/data_session.py
+    python examples/dataset_life.py
 
 It only runs the public commands and prints each of them, so that they can be copied. The recording is stopped
 by SIGKILL, as by a power cut: every episode that was reported saved must be there afterwards, and no other.
@@ -26,11 +26,11 @@ SMALL_ACT += ["--policy.n_action_steps=10", "--policy.dim_feedforward=32", "--po
 
 
 def main() -> None:
-    """Run the commands one after the other; the first failure ends the session."""
+    """Run the commands one after the other; the first failure ends it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output_dir", default="outputs/data_session")
+    parser.add_argument("--output_dir", default="outputs/dataset_life")
     parser.add_argument("--size", type=int, default=96, help="pixels of each camera's sides")
     args = parser.parse_args()
     folder = Path(args.output_dir)
