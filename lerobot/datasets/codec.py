@@ -19,7 +19,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError, suggest
 from lerobot.core.types import image_shape
@@ -29,6 +28,7 @@ from lerobot.datasets.config import (
     RGBEncoderConfig,
     VideoEncoderConfig,
 )
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.schema import is_depth
 
 logger = logging.getLogger(__name__)
@@ -259,14 +259,14 @@ def _encode(
     context.height, context.width = pictures[0].shape[:2]
     context.pix_fmt, context.time_base, context.framerate = config.pix_fmt, 1 / rate, rate
     context.options = codec_options(config, codec, threads)
-    has_depth, convert, came_out = isinstance(config, DepthEncoderConfig), VideoReformatter(), 0
+    has_depth, convert, came_out = isinstance(config, DepthEncoderConfig), FrameConverter(), 0
     for k in range(count):
         picture = pictures[k % len(pictures)]
         if has_depth:
             frame = av.VideoFrame.from_ndarray(picture[..., 0].astype(np.uint16) << 4, format="gray12le")
         else:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame = convert.reformat(frame, format=config.pix_fmt)
+        frame = convert(frame, config.pix_fmt)
         frame.pts, frame.time_base = k, 1 / rate
         came_out += len(context.encode(frame))
     came_out += len(context.encode(None))

@@ -18,13 +18,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from lerobot.core import files
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import disk
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.converter import FrameConverter
 
 
 class VideoEncoder:
@@ -186,13 +186,13 @@ def encode_frames(
     is_depth = isinstance(config, DepthEncoderConfig)
     rate = Fraction(fps).limit_denominator(100_000)
     codec = resolve_codec(config)
-    convert = VideoReformatter()
+    convert = FrameConverter()
     with av.open(str(path), "w", format="mp4") as container:
         stream: Any = None
         picture: Any = None
         for k, frame in enumerate(frames):
             if frame is not None:
-                picture = convert.reformat(_video_frame(frame, is_depth=is_depth), format=config.pix_fmt)
+                picture = convert(_video_frame(frame, is_depth=is_depth), config.pix_fmt)
             if stream is None:
                 stream = container.add_stream(codec, rate=rate, options=codec_options(config, codec, threads))
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, config.pix_fmt

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.timeline import Timeline
 
 CACHE_SIZE_VARIABLE = "LEROBOT_VIDEO_DECODER_CACHE_SIZE"
@@ -27,8 +27,6 @@ REFERENCE_FRAMES = 12  # pictures that a decoder holds, about
 BYTES_PER_ENTRY = 64  # of the file's frame table in memory, per frame
 DECODER_BYTES = 1024**2  # besides pictures and table
 PLANAR_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
-# Newer PyAV starts as many threads as there are cores for each picture; older ones use one and take no word.
-ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 _is_exact: dict[tuple, bool] = {}  # per kind of picture, whether planes come out as interleaved pixels do
 
 
@@ -51,7 +49,7 @@ class VideoReader:
         self.num_decoded = 0
         self._frames: Iterator[av.VideoFrame] | None = None  # decoding goes on from here
         self._at = -1  # number of the last decoded frame
-        self._convert = VideoReformatter()  # kept: setting one up costs more than fifty conversions
+        self._convert = FrameConverter()  # kept: setting one up costs more than fifty conversions
         context, bytes_per_pixel = self.stream.codec_context, 3 if is_depth else 1.5
         pictures = int(REFERENCE_FRAMES * bytes_per_pixel * context.width * context.height)
         self.num_bytes = DECODER_BYTES + pictures + BYTES_PER_ENTRY * len(timeline)  # about
@@ -70,7 +68,7 @@ class VideoReader:
                     f"{place.shape[1]} x {place.shape[2]} (height x width)."
                 )
             if self.is_depth:
-                place[0] = self._convert.reformat(frame, format="gray12le", **ONE_THREAD).to_ndarray()
+                place[0] = self._convert(frame, "gray12le").to_ndarray()
             else:
                 self._write_colours(frame, place)
 
@@ -107,11 +105,11 @@ class VideoReader:
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, C) red, green, blue."""
-        return self._convert.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
+        return self._convert(frame, "rgb24").to_ndarray()
 
     def _planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
         """(H, W) each: green, blue, red."""
-        planar = self._convert.reformat(frame, format="gbrp", **ONE_THREAD)
+        planar = self._convert(frame, "gbrp")
         return [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
                 : frame.height, : frame.width

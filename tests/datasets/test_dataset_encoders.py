@@ -1,7 +1,9 @@
 """Encoders of a recording: too slow ones, ones that do not work here, the choice of one; times of capture."""
 
 import logging
+import os
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from lerobot.core.errors import DatasetError, FrameError
 from lerobot.datasets import LeRobotDataset, codec, images, take
 from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.encoder import VideoEncoder, count_frames, encode_frames
 from tests.fakes import dataset as made
 
@@ -280,3 +283,21 @@ def test_a_resumed_recording_goes_on_with_its_encoder(tmp_path):
 def read_codec(path):
     with av.open(str(path)) as container:
         return container.streams.video[0].codec_context.name
+
+
+def test_a_forked_process_can_free_converters_of_its_parent(tmp_path):
+    """Converters with threads of their own would wait for threads that only the parent has."""
+    convert = FrameConverter()
+    picture = av.VideoFrame.from_ndarray(np.zeros((480, 640, 3), np.uint8), format="rgb24")
+    assert convert(picture, "yuv420p").format.name == "yuv420p"
+    child = os.fork()
+    if child == 0:
+        del convert
+        os._exit(7)
+    deadline = time.monotonic() + 20
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done[0] == child and os.waitstatus_to_exitcode(done[1]) == 7

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lerobot.core import files, keys
 from lerobot.datasets import images
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.depth import DepthScale
 from lerobot.datasets.doctor.folder import Folder
 from lerobot.datasets.doctor.infer import VIDEO_PATH
@@ -104,13 +105,13 @@ def _video_frames(name: str, feature: dict, row: dict[str, Any], chosen: list[in
     timeline = read_timeline(path)
     first = int(np.argmin(np.abs(timeline.seconds - row[f"videos/{name}/from_timestamp"])))
     wanted, found = set(timeline.pts[[first + k for k in chosen]].tolist()), []
-    layout = "gray12le" if is_depth(feature) else "rgb24"
+    layout, convert = "gray12le" if is_depth(feature) else "rgb24", FrameConverter()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         container.seek(int(timeline.pts[first]), stream=stream, backward=True)
         for frame in container.decode(stream):
             if frame.pts in wanted:
-                pixels = frame.reformat(format=layout).to_ndarray()
+                pixels = convert(frame, layout).to_ndarray()
                 found.append(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
             if len(found) == len(wanted):
                 break

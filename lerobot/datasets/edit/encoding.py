@@ -12,11 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import VideoEncoderConfig
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.join import Segment, clean_start, stored_order
 
 
@@ -30,7 +30,7 @@ def encode_segment(
     """
     os.environ.setdefault("SVT_LOG", "1")  # errors only; the encoder prints its settings otherwise
     rate = Fraction(fps).limit_denominator(100_000)
-    codec, convert = resolve_codec(config), VideoReformatter()
+    codec, convert = resolve_codec(config), FrameConverter()
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with av.open(str(out), "w", format="mp4") as target:
@@ -43,7 +43,7 @@ def encode_segment(
                     stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, config.pix_fmt
                     for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
                         setattr(stream.codec_context, tag, getattr(frame, tag))
-                frame = convert.reformat(frame, format=config.pix_fmt)
+                frame = convert(frame, config.pix_fmt)
                 frame.pts, frame.time_base, frame.pict_type = k, 1 / rate, 0
                 target.mux(stream.encode(frame))
             if stream is not None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from lerobot.core.errors import DatasetError
 from lerobot.datasets import images
 from lerobot.datasets.config import DepthEncoderConfig, RGBEncoderConfig, VideoEncoderConfig
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.depth import DepthScale, unit_of
 from lerobot.datasets.edit.change import Change
@@ -232,14 +233,14 @@ class ToImage(Change):
 
     def _pictures(self, key: str, segment: Segment) -> Iterator[np.ndarray]:
         """(C, H, W): colour uint8, depth in the unit it was recorded in."""
-        info = self.features[key].get("info") or {}
+        info, convert = self.features[key].get("info") or {}, FrameConverter()
         if not is_depth(self.features[key]):
             for frame in decode_segment(segment):
-                yield frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
+                yield convert(frame, "rgb24").to_ndarray().transpose(2, 0, 1)
             return
         scale, unit = DepthScale.from_info(info, name=key), info.get("depth_unit") or "mm"
         for frame in decode_segment(segment):
-            depth = scale.dequantize(frame.to_ndarray(format="gray12le"), unit=unit)
+            depth = scale.dequantize(convert(frame, "gray12le").to_ndarray(), unit=unit)
             yield depth.astype(np.uint16 if unit == "mm" else np.float32)[None]
 
     def lines(self) -> list[str]:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from lerobot.core.errors import DatasetError
+from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.stream.ranges import RangeSource, RemoteFile
-from lerobot.datasets.video import ONE_THREAD, VideoReader
+from lerobot.datasets.video import VideoReader
 
 READ_BYTES = 64 * 1024  # asked from a remote file at a time
 FAR_FRAMES = 4  # frames that are decoded and dropped rather than sought past
@@ -96,7 +96,7 @@ class VideoTrack(VideoReader):
         self._table = tables[name]
         self._frames: Iterator[av.VideoFrame] | None = None
         self._last: int | None = None  # pts of the last decoded frame
-        self._convert = VideoReformatter()
+        self._convert = FrameConverter()
 
     def frames(self, start_s: float, offsets: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """The picture (C, H, W) of each of the ascending frame numbers of the episode that begins at start_s.
@@ -117,7 +117,7 @@ class VideoTrack(VideoReader):
                 ) from error
             picture = np.empty((1 if self.is_depth else 3, frame.height, frame.width), self._dtype)
             if self.is_depth:
-                picture[0] = self._convert.reformat(frame, format="gray12le", **ONE_THREAD).to_ndarray()
+                picture[0] = self._convert(frame, "gray12le").to_ndarray()
             else:
                 self._write_colours(frame, picture)
             yield picture
