@@ -299,10 +299,6 @@ def codec_options(config: VideoEncoderConfig, codec: str, threads: int | None = 
     options: dict[str, Any] = {"g": config.g}
     if codec == "libsvtav1":
         params = f"fast-decode={config.fast_decode}" + (f":lp={threads}" if threads else "")
-        if config.g is not None and config.g <= 2:
-            # The encoder looks at later frames that so short a group cannot use: the same bytes come out
-            # without, and the end of an episode is written in half the time.
-            params += ":lookahead=0:hierarchical-levels=2"
         options |= {"crf": config.crf, "preset": config.speed, "svtav1-params": params}
     elif codec == "libaom-av1":
         options |= {"crf": config.crf, "preset": config.preset, "threads": threads, "row-mt": 1}
