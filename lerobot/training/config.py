@@ -21,35 +21,19 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
+from lerobot.training.sections import (
+    CurriculumConfig,
+    EarlyStoppingConfig,
+    EMAConfig,
+    JobConfig,
+    PeftConfig,
+    SampleWeightingConfig,
+    TrackioConfig,
+    WandBConfig,
+)
 
 logger = logging.getLogger(__name__)
 Tree = dict[str, Any]
-
-
-@dataclass(kw_only=True)
-class WandBConfig:
-    """Weights & Biases."""
-
-    enable: bool = False  # send metrics to Weights & Biases
-    disable_artifact: bool = False  # do not upload checkpoints as artifacts
-    project: str = "lerobot"  # project name
-    entity: str | None = None  # user or team
-    notes: str | None = None  # free text shown with the run
-    run_id: str | None = None  # id of the run to continue
-    mode: Literal["online", "offline", "disabled"] | None = None  # online, offline or disabled
-    add_tags: bool = True  # tag the run with policy, dataset, seed
-    tags: list[str] | None = extra(None)  # further tags
-
-
-@dataclass(kw_only=True)
-class JobConfig:
-    """Where the run takes place; only this machine so far."""
-
-    target: str | None = None  # null or local: this machine
-    image: str = "huggingface/lerobot-gpu:latest"  # container image of a remote job
-    timeout: str = "2d"  # time limit of a remote job
-    detach: bool = False  # do not wait for a remote job
-    tags: list[str] = field(default_factory=list)  # tags of a remote job
 
 
 @dataclass(kw_only=True)
@@ -66,7 +50,7 @@ class TrainConfig:
     seed: int | None = 1000  # seed of weights, sample order and noise; null leaves them random
     cudnn_deterministic: bool = False  # same bits on every GPU run, slower
     num_workers: int = 4  # loader threads; 0 reads in the training thread
-    batch_size: int = 8  # items per step and process
+    batch_size: int = 8  # items per micro-batch and process; auto takes the most that fit
     prefetch_factor: int = 4  # batches each loader thread prepares ahead
     persistent_workers: bool = (
         True  # accepted for old commands; loader threads always live as long as the run
@@ -85,10 +69,10 @@ class TrainConfig:
     scheduler: LRSchedulerConfig | None = None  # null is the policy's preset
     eval: EvalConfig = field(default_factory=EvalConfig)  # evaluations during training
     wandb: WandBConfig = field(default_factory=WandBConfig)  # Weights & Biases
-    peft: dict[str, Any] | None = None  # adapters (LoRA) are not available yet
+    peft: PeftConfig | None = None  # train small adapters instead of the whole policy
     job: JobConfig = field(default_factory=JobConfig)  # remote jobs are not available
     save_checkpoint_to_hub: bool = False  # upload each checkpoint; not available yet
-    sample_weighting: dict[str, Any] | None = None  # not available yet
+    sample_weighting: SampleWeightingConfig | None = None  # weigh items in the loss
     rename_map: dict[str, str] = field(default_factory=dict)  # dataset's key: policy's key
     checkpoint_path: str | None = None  # set when a run is resumed: the checkpoint it continues from
     task: str | None = extra(None)  # task text that replaces the dataset's on every item
@@ -105,6 +89,22 @@ class TrainConfig:
     )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
+    auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: find the largest that fits
+    batch_size_is: Literal["per_process", "global"] = extra("per_process")  # what batch_size counts
+    num_processes: int | None = extra(None)  # processes on this machine; null is one per visible GPU
+    parallelism: Literal["ddp", "fsdp"] = extra("ddp")  # whole copies of the policy, or one in shards
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = extra(False)  # torch.compile
+    ema: EMAConfig = extra(factory=EMAConfig)  # average of the weights
+    freeze: list[str] = extra(factory=list)  # parts that are not trained, such as vision_backbone
+    lr_scale: dict[str, float] = extra(factory=dict)  # part of the policy: factor on its learning rate
+    statistics: Literal["dataset", "checkpoint"] | None = extra(None)  # whose numbers normalise a fine-tuning
+    curriculum: CurriculumConfig = extra(factory=CurriculumConfig)  # easy episodes first
+    early_stopping: EarlyStoppingConfig = extra(factory=EarlyStoppingConfig)  # end when it gets no better
+    on_nan: Literal["stop", "skip"] = extra("stop")  # what a loss or gradient that is no number does
+    keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
+    keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
+    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0 makes it wait
+    trackio: TrackioConfig = extra(factory=TrackioConfig)  # Trackio
     online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 

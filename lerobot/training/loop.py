@@ -10,17 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch
 from lerobot.training.finish import finish
 from lerobot.training.header import header
-from lerobot.training.metrics import numbers
-from lerobot.training.run import Run, start
+from lerobot.training.run import start
 from lerobot.training.state import restore_state, save_checkpoint
+from lerobot.training.step import update
 from lerobot.training.validation import evaluate_in_env, validation_loss
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
@@ -55,31 +52,6 @@ def train(cfg: TrainConfig) -> Path:
         finally:
             run.close()
         return finish(run)
-
-
-def update(run: Run, group: list[Batch]) -> None:
-    """One optimizer step on a group of micro-batches; nothing here waits for the device."""
-    run.policy.train()
-    for batch in group:
-        with run.autocast():
-            loss, info = run.model(batch)
-        loss = loss / len(group)
-        (run.scaler.scale(loss) if run.scaler else loss).backward()
-        run.meter.add({"loss": loss * len(group), **numbers(info or {})})
-    if run.scaler:
-        run.scaler.unscale_(run.optimizer)
-    limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
-    grad_norm = torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit)
-    if run.scaler:
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-    else:
-        run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.meter.add({"grad_norm": grad_norm, "lr": run.optimizer.param_groups[0]["lr"]})
-    if run.scheduler is not None:
-        run.scheduler.step()
-    run.policy.update()
 
 
 @contextmanager

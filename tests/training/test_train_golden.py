@@ -14,8 +14,8 @@ from lerobot.core.config import decode, encode
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.distributed.world import World
 from lerobot.training.config import TrainConfig, complete, load_train_config
-from lerobot.training.loop import update
 from lerobot.training.run import start
+from lerobot.training.step import update
 from lerobot.training.transfer import to_device
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -1,0 +1,100 @@
+"""Sections of a run's settings: tracking, averaging, adapters, weighting, curriculum, stopping early."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lerobot.core.config import extra
+
+
+@dataclass(kw_only=True)
+class WandBConfig:
+    """Weights & Biases."""
+
+    enable: bool = False  # send metrics to Weights & Biases
+    disable_artifact: bool = False  # do not upload checkpoints as artifacts
+    project: str = "lerobot"  # project name
+    entity: str | None = None  # user or team
+    notes: str | None = None  # free text shown with the run
+    run_id: str | None = None  # id of the run to continue
+    mode: Literal["online", "offline", "disabled"] | None = None  # online, offline or disabled
+    add_tags: bool = True  # tag the run with policy, dataset, seed
+    tags: list[str] | None = extra(None)  # further tags
+
+
+@dataclass(kw_only=True)
+class TrackioConfig:
+    """Trackio, a local dashboard with the interface of Weights & Biases."""
+
+    enable: bool = False  # send metrics to Trackio
+    project: str = "lerobot"  # project name
+    space_id: str | None = None  # Hugging Face Space that shows the dashboard; null keeps it on this machine
+
+
+@dataclass(kw_only=True)
+class EMAConfig:
+    """A running average of the weights, which evaluates better than the last ones.
+
+    decay at step t: 1 - (1 + t / inv_gamma) ** -power, within min_decay and max_decay; or `decay`, if given.
+    """
+
+    enable: bool | None = None  # keep one; null leaves it to the policy (Diffusion does, as in its paper)
+    decay: float | None = None  # share of the old average kept at each step; null grows by the formula
+    update_after_step: int = 0  # steps before the average begins
+    inv_gamma: float = 1.0  # steps after which the growing decay leaves zero
+    power: float = 0.75  # how fast it grows
+    min_decay: float = 0.0  # least decay
+    max_decay: float = 0.9999  # largest decay
+    use_for_eval: bool = True  # evaluate the averaged weights
+
+
+@dataclass(kw_only=True)
+class PeftConfig:
+    """Small trainable adapters on a frozen policy, by the package `peft`."""
+
+    target_modules: list[str] | str | None = None  # names, suffixes or a regex; null is the policy's choice
+    full_training_modules: list[str] | None = None  # parts that are trained whole beside the adapters
+    method_type: str = "LORA"  # kind of adapter, as `peft` calls it
+    init_type: str | None = None  # how adapters begin; null is the method's default
+    r: int = 16  # rank of the adapters
+    lora_alpha: int | None = None  # scale of the adapters; null is r
+
+
+@dataclass(kw_only=True)
+class SampleWeightingConfig:
+    """Weights of items in the loss, from predicted progress (RA-BC)."""
+
+    type: str = "rabc"  # how weights are made
+    progress_path: str | None = None  # table with the progress of every frame
+    head_mode: str = "sparse"  # which head's progress is read
+    kappa: float = 0.01  # progress per step from which an item counts fully
+    epsilon: float = 1e-6  # against division by zero
+    extra_params: dict[str, Any] = field(default_factory=dict)  # further settings of a kind of weighting
+
+
+@dataclass(kw_only=True)
+class CurriculumConfig:
+    """Begin with easy episodes: up to each threshold of the run, only the easiest part of them is drawn."""
+
+    difficulty: str | None = None  # length, loss, column:NAME, or a JSON file {episode: number}; null is off
+    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.7])  # shares of the run
+    shares: list[float] = field(default_factory=lambda: [1 / 3, 2 / 3])  # easiest share drawn before each
+
+
+@dataclass(kw_only=True)
+class EarlyStoppingConfig:
+    """End a run that no longer gets better."""
+
+    metric: str | None = None  # eval/loss, eval/success_rate, loss ...; null never stops early
+    patience: int = 5  # measurements without an improvement before the run ends
+    min_delta: float = 0.0  # smaller changes are no improvement
+
+
+@dataclass(kw_only=True)
+class JobConfig:
+    """Where the run takes place; only this machine so far."""
+
+    target: str | None = None  # null or local: this machine
+    image: str = "huggingface/lerobot-gpu:latest"  # container image of a remote job
+    timeout: str = "2d"  # time limit of a remote job
+    detach: bool = False  # do not wait for a remote job
+    tags: list[str] = field(default_factory=list)  # tags of a remote job
