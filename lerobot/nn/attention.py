@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lerobot.core.errors import ConfigError
+from lerobot.nn.linear import Linear, linear
 
 
 class MultiHeadAttention(nn.Module):
@@ -32,7 +33,7 @@ class MultiHeadAttention(nn.Module):
         self.width, self.num_heads, self.dropout = width, num_heads, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -46,7 +47,7 @@ class MultiHeadAttention(nn.Module):
                 false.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = map(F.linear, (query, key, value), weights, biases)  # (S or M, B, D) each
+        q, k, v = map(linear, (query, key, value), weights, biases)  # (S or M, B, D) each
         q, k, v = (rearrange(x, "s b (h d) -> b h s d", h=self.num_heads) for x in (q, k, v))
         is_seen = None if key_is_pad is None else ~key_is_pad[:, None, None, :]  # (B, 1, 1, M)
         rate = self.dropout if self.training else 0.0

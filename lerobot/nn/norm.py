@@ -8,6 +8,9 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation whose scale, shift and statistics are constants: (B, C, H, W) -> (B, C, H, W).
 
     All four are buffers named as in `nn.BatchNorm2d`, without its counter of batches.
+
+    Args:
+        inplace: overwrite the input, for callers that made it and read it nowhere else.
     """
 
     weight: Tensor
@@ -15,9 +18,9 @@ class FrozenBatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
+    def __init__(self, width: int, eps: float = 1e-5, *, inplace: bool = False) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.inplace = eps, inplace
         for name, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}.items():
             self.register_buffer(name, torch.full((width,), value))
 
@@ -25,4 +28,5 @@ class FrozenBatchNorm2d(nn.Module):
         """`x` scaled and shifted, in the order of operations of published training runs."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)  # (C,)
         shift = self.bias - self.running_mean * scale  # (C,)
-        return (x * scale[:, None, None]).add_(shift[:, None, None])
+        scaled = x.mul_(scale[:, None, None]) if self.inplace else x * scale[:, None, None]
+        return scaled.add_(shift[:, None, None])

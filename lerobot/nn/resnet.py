@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H W height and width of the image; every halving ro
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,11 +19,14 @@ from lerobot.nn.norm import FrozenBatchNorm2d
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 CHANNELS_PER_GROUP = 16  # group norm's group size in visuomotor policies
+# Values from which on pictures are worth another order in memory on a CPU; smaller ones keep the order of sums
+# of recorded runs, which then repeat bit for bit.
+LEAST_CHANNELS_LAST = 2**18
 
 
 def frozen_norm(width: int) -> nn.Module:
-    """Batch norm that never changes."""
-    return FrozenBatchNorm2d(width)
+    """Batch norm that never changes; it overwrites the convolution's output, which nobody else reads."""
+    return FrozenBatchNorm2d(width, inplace=True)
 
 
 def batch_norm(width: int) -> nn.Module:
@@ -93,6 +97,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The last stage's map (B, out_channels, H/32, W/32)."""
+        if images.is_cuda or images.numel() >= LEAST_CHANNELS_LAST:
+            # The order that convolutions compute in; all maps below follow. Weights keep theirs on disk.
+            images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)  # (B, 64, H/2, W/2)
         x = self.maxpool(x)  # (B, 64, H/4, W/4)
         x = self.layer2(self.layer1(x))  # (B, 2*64*e, H/8, W/8)

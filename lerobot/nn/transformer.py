@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lerobot.nn.attention import MultiHeadAttention
+from lerobot.nn.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
@@ -72,9 +73,9 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
+        self.linear1 = Linear(width, hidden)
         self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(hidden, width)
+        self.linear2 = Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout1 = nn.Dropout(dropout)
@@ -106,9 +107,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
         self.multihead_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
+        self.linear1 = Linear(width, hidden)
         self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(hidden, width)
+        self.linear2 = Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)

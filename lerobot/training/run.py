@@ -24,6 +24,7 @@ from lerobot.evaluation.fit import fitting_names
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
+from lerobot.training.allocator import keep_freed_memory
 from lerobot.training.augmentation import Augmentation
 from lerobot.training.checks import (
     check_finite,
@@ -168,6 +169,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         cfg.policy.push_to_hub = False  # other installations refuse a file with the one and not the other
     seed_everything(cfg.seed, rank=world.rank)
     choose_kernels(world.device, is_deterministic=cfg.cudnn_deterministic)
+    keep_freed_memory(world.device)
     meta = read_metadata(cfg)
     check_flags(cfg, meta.features)
     check_publishing(cfg)

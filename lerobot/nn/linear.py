@@ -1,0 +1,79 @@
+"""Linear layers whose large float32 products use the CPU's widest vector units.
+
+PyTorch multiplies float32 matrices with MKL, which leaves AVX-512 alone on processors of other makers than its
+own; oneDNN, which PyTorch uses for convolutions, does not: twice the speed there, the same products in another
+order of sums. Small products stay with `F.linear`: there is little to win, and recorded runs repeat bit for bit.
+
+    x (..., K), weight (N, K), bias (N,) -> (..., N)
+"""
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+LEAST_MULTIPLICATIONS = 2**24  # from here on oneDNN's start costs nothing
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by way of `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) -> (..., N)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x weight^T + bias, (..., N), by the faster of two libraries."""
+    if is_wide(x, weight):
+        return _WideLinear.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def is_wide(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512; not while compiling."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS
+        and not torch.is_autocast_enabled("cpu")
+        and has_wide_kernels()
+    )
+
+
+@functools.cache
+def has_wide_kernels() -> bool:
+    """Whether this PyTorch has oneDNN's product, and this CPU the vector units it is for."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+class _WideLinear(torch.autograd.Function):
+    """The product and its three gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)  # (S, N)
+        of_x = product(grad, weight.t()) if needs_x else None
+        of_weight = product(rows.t(), x.flatten(0, -2).t()) if needs_weight else None  # (N, K)
+        return of_x, of_weight, rows.sum(0) if needs_bias else None
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias with oneDNN; knows no gradients."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
