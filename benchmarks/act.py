@@ -1,12 +1,12 @@
-"""How long one training step and one planned chunk of ACT take on this machine's CPU; beside LeRobot if given.
+"""How long a training step and a planned chunk of ACT take on this machine's CPU; beside LeRobot if given.
 
-    .venv/bin/python benchmarks/act.py [--reference /path/to/python] [--batch_size 4] [--steps 8] [CASE ...]
+    .venv/bin/python benchmarks/act.py [--reference /path/to/python] [--batch_size 4] [--compile] [CASE ...]
 
-The networks are the published one (chunk 100, width 512, two cameras 480x640) and a small one (96x96, as in the
-demo). Data and weights are made up; both sides load the same files, draw from the same seeds, and take their
-steps in turn, each in a process of its own, so that whatever else the machine does meets both. Medians; CPU is
-the time of all threads. "apart" is the largest relative difference of a step's losses: every step begins where
-the one before ended, so rounding grows over the steps.
+The networks are the published one (chunk 100, width 512, two cameras 480x640) and a small one (96x96, as in
+the demo). Data and weights are made up; both sides load the same files, draw from the same seeds, and take
+their steps in turn, each in a process of its own, so that whatever else the machine does meets both. Medians;
+CPU is the time of all threads. "apart" is the largest relative difference of a step's losses: every step
+begins where the one before ended, so rounding grows. With --compile ours draws other random numbers.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,19 @@ def work(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     policy, batch = load(args)
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
-    forward = policy
+    compilation = None
     if args.compile:
-        from lerobot.training.compile import compiled
+        from lerobot.training.compile import Compilation
 
-        forward = compiled(policy, args.compile)
+        compilation = Compilation(policy, args.compile, size=len(batch[ACTION]), device=torch.device("cpu"))
     one = {key: value[:1] for key, value in batch.items() if not key.startswith(ACTION)}
     for number, line in enumerate(sys.stdin):
         torch.manual_seed(number)
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         loss = 0.0
         if line.strip() == "step":
-            loss = train_step(policy, forward, optimizer, batch)
+            with compilation.step(batch) if compilation else nullcontext():
+                loss = train_step(policy, optimizer, batch)
         else:
             policy.predict_action_chunk(one)
         answer = {"wall": time.perf_counter() - wall_s, "cpu": time.process_time() - cpu_s, "loss": loss}
@@ -113,10 +115,10 @@ def load(args: argparse.Namespace) -> tuple[Any, dict]:
     return ACTPolicy.from_pretrained(args.folder / "policy", config=config), batch
 
 
-def train_step(policy: Any, forward: Any, optimizer: torch.optim.Optimizer, batch: dict) -> float:
+def train_step(policy: Any, optimizer: torch.optim.Optimizer, batch: dict) -> float:
     """Forward, backward, clip, step; the loss before it."""
     policy.train()
-    loss, _ = forward(batch)
+    loss, _ = policy(batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
     optimizer.step()

@@ -1,13 +1,13 @@
 """Linear layers whose large float32 products use the CPU's widest vector units.
 
-PyTorch multiplies float32 matrices with MKL, which leaves AVX-512 alone on processors of other makers than its
-own; oneDNN, which PyTorch uses for convolutions, does not: twice the speed there, the same products in another
-order of sums. Small products stay with `F.linear`: there is little to win, and recorded runs repeat bit for bit.
+PyTorch multiplies float32 matrices with MKL, which leaves AVX-512 alone on processors of other makers than
+its own; oneDNN, which PyTorch uses for convolutions, does not: twice the speed there, the same products in
+another order of sums. Small products stay with `F.linear`: there is little to win, and recorded runs repeat
+bit for bit.
 
     x (..., K), weight (N, K), bias (N,) -> (..., N)
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 LEAST_MULTIPLICATIONS = 2**24  # from here on oneDNN's start costs nothing
+HAS_WIDE_KERNELS = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
 
 
 class Linear(nn.Linear):
@@ -34,24 +39,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def is_wide(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512; not while compiling."""
+    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512."""
     return (
-        not torch.compiler.is_compiling()
+        HAS_WIDE_KERNELS
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS
         and not torch.is_autocast_enabled("cpu")
-        and has_wide_kernels()
-    )
-
-
-@functools.cache
-def has_wide_kernels() -> bool:
-    """Whether this PyTorch has oneDNN's product, and this CPU the vector units it is for."""
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
 

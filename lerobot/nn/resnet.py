@@ -19,8 +19,8 @@ from lerobot.nn.norm import FrozenBatchNorm2d
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 CHANNELS_PER_GROUP = 16  # group norm's group size in visuomotor policies
-# Values from which on pictures are worth another order in memory on a CPU; smaller ones keep the order of sums
-# of recorded runs, which then repeat bit for bit.
+# Values from which on pictures are worth another order in memory on a CPU; smaller ones keep the order of
+# sums of recorded runs, which then repeat bit for bit.
 LEAST_CHANNELS_LAST = 2**18
 
 

@@ -52,6 +52,11 @@ class _AdamFields(OptimizerConfig):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas={list(self.betas)}: both must be at least 0 and below 1.")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What torch calls these fields."""
+        return {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
+
 
 @OptimizerConfig.register_subclass("adam")
 @dataclass(kw_only=True)
@@ -62,9 +67,7 @@ class AdamConfig(_AdamFields):
         """The torch optimizer."""
         import torch
 
-        return torch.optim.Adam(
-            as_list(params), lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return torch.optim.Adam(**placed(params), **self.settings)
 
 
 @OptimizerConfig.register_subclass("adamw")
@@ -78,9 +81,7 @@ class AdamWConfig(_AdamFields):
         """The torch optimizer."""
         import torch
 
-        return torch.optim.AdamW(
-            as_list(params), lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return torch.optim.AdamW(**placed(params), **self.settings)
 
 
 @OptimizerConfig.register_subclass("sgd")
@@ -97,7 +98,7 @@ class SGDConfig(OptimizerConfig):
         import torch
 
         return torch.optim.SGD(
-            as_list(params),
+            **placed(params),
             lr=self.lr,
             momentum=self.momentum,
             dampening=self.dampening,
@@ -146,9 +147,7 @@ class XVLAAdamWConfig(_AdamFields):
             for name, settings in groups.items()
             if members[name]
         ]
-        return torch.optim.AdamW(
-            chosen, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
-        )
+        return torch.optim.AdamW(**placed(chosen), **self.settings)
 
     @staticmethod
     def group_of(name: str) -> str:
@@ -205,13 +204,34 @@ class MultiAdamConfig(OptimizerConfig):
         for name, members in params.items():
             settings = {**shared, **self.optimizer_groups.get(name, {})}
             settings["betas"] = tuple(settings["betas"])
-            built[name] = torch.optim.Adam(as_list(members), **settings)
+            built[name] = torch.optim.Adam(**placed(members), **settings)
         return built
 
 
 def as_list(params: Any) -> list:
     """Parameters, groups or named parameters as the list that torch reads."""
+    if hasattr(params, "is_floating_point"):  # one tensor; a list of it would be its rows
+        return [params]
     return list(params.values()) if isinstance(params, Mapping) else list(params)
+
+
+# All parameters in one kernel, and its step counters on the device. CPUs keep the plain loop: it is as fast
+# there, and recorded runs repeat bit for bit. Where nothing is said, torch takes foreach on GPUs.
+FUSED_DEVICES = ("cuda",)
+
+
+def placed(params: Any) -> dict[str, Any]:
+    """The arguments `params`, a list of them or of groups, and `fused` where their device has it."""
+    entries = [
+        {**entry, "params": as_list(entry["params"])} if isinstance(entry, Mapping) else entry
+        for entry in as_list(params)
+    ]
+    members = [
+        one for entry in entries for one in (entry["params"] if isinstance(entry, Mapping) else [entry])
+    ]
+    tensors = [one[1] if isinstance(one, tuple) else one for one in members]  # or (name, tensor)
+    fits = all(one.device.type in FUSED_DEVICES and one.is_floating_point() for one in tensors)
+    return {"params": entries, **({"fused": True} if tensors and fits else {})}
 
 
 def check_number(name: str, value: float) -> None:

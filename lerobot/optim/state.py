@@ -54,7 +54,12 @@ def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folde
         if value is not None  # SGD without momentum stores an empty buffer
     }
     save_file(tensors, folder / STATE_FILE)
-    write_json(folder / GROUPS_FILE, tree["param_groups"])
+    # Chosen by the device of this machine, not by the next one's: null lets each loader choose.
+    chosen_here = {"foreach": None, "fused": None}
+    groups = [
+        {**group, **{k: v for k, v in chosen_here.items() if k in group}} for group in tree["param_groups"]
+    ]
+    write_json(folder / GROUPS_FILE, groups)
 
 
 def load_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:

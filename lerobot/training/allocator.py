@@ -22,5 +22,5 @@ def keep_freed_memory(device: torch.device) -> bool:
     if device.type != "cpu" or platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # No mappings of their own for large blocks, and no returning of the heap's end: a free block is used again.
+    # No mappings of their own for large blocks, no returning of the heap's end: free blocks are used again.
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))

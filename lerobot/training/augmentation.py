@@ -55,5 +55,6 @@ class Augmentation:
         changed = {
             camera: self.transforms(batch[camera], index=index, epoch=position.epoch, camera=camera)
             for camera in self.cameras
+            if camera in batch  # those that the policy does not look at are not read
         }
         return batch | changed

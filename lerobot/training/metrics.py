@@ -25,7 +25,8 @@ class Meter:
         """Count one value of each name; tensors must hold one number."""
         for name, value in values.items():
             value = value.detach() if isinstance(value, Tensor) else value
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            # Always a new tensor: the values of a CUDA graph are overwritten by its next start.
+            self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:

@@ -34,6 +34,7 @@ from lerobot.training.checks import (
     choose_output_dir,
     make_output_dir,
 )
+from lerobot.training.compile import Compilation
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, Position
@@ -72,6 +73,7 @@ class Run:
     last_checkpoint: Path | None = None
     last_evaluation: Any = None
     scaler: torch.amp.GradScaler | None = None
+    compilation: Compilation | None = None
     logged_at_s: float = field(default_factory=time.perf_counter)
 
     @property
@@ -111,6 +113,10 @@ class Run:
         """Half precision for the forward pass, where it was asked for and the device has it."""
         dtype = half_precision(self.cfg, self.world.device)
         return torch.autocast(self.world.device.type, dtype=dtype) if dtype is not None else nullcontext()
+
+    def compiled(self, batch: Batch) -> AbstractContextManager:
+        """Compiled code for the forward pass, where it was asked for and fits the batch."""
+        return self.compilation.step(batch) if self.compilation is not None else nullcontext()
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
@@ -153,6 +159,8 @@ class Run:
 
     def close(self) -> None:
         """Flush and release what was opened."""
+        if self.compilation is not None:
+            self.compilation.close()
         for sink in self.sinks:
             sink.close()
 
@@ -184,6 +192,10 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    compilation = None
+    if cfg.compile:
+        usual = min(loader.batch_size, math.ceil(loader.frames_per_epoch / world.size))
+        compilation = Compilation(policy, cfg.compile, size=usual, device=world.device)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -202,6 +214,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
+        compilation=compilation,
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
 

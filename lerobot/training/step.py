@@ -14,7 +14,7 @@ def update(run: Run, group: list[Batch]) -> None:
     """One optimizer step on a group of micro-batches; nothing here waits for the device."""
     run.policy.train()
     for batch in group:
-        with run.autocast():
+        with run.autocast(), run.compiled(batch):
             loss, info = run.model(batch)
         loss = loss / len(group)
         (run.scaler.scale(loss) if run.scaler else loss).backward()

@@ -5,7 +5,7 @@ from torch import nn
 
 from lerobot.core.errors import ConfigError
 from lerobot.nn.norm import FrozenBatchNorm2d
-from lerobot.nn.resnet import ResNet
+from lerobot.nn.resnet import LEAST_CHANNELS_LAST, ResNet
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,33 @@ def test_a_basic_block_step_by_step():
     y = F.conv2d(y, block.conv2.weight, padding=1) / (1 + 1e-5) ** 0.5
     around = F.conv2d(x, block.downsample[0].weight, stride=2) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(block(x), F.relu(y + around))
+
+
+def test_large_pictures_give_the_same_maps_and_gradients():
+    """They are computed channels last; weights, their gradients and all names keep their order."""
+    net = ResNet("resnet10", norm="frozen")
+    images = torch.rand(3, 3, 160, 192)
+    assert images.numel() >= LEAST_CHANNELS_LAST
+    found = net(images)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    found.square().sum().backward()
+    assert all(p.is_contiguous() and p.grad.is_contiguous() for p in net.parameters())
+    double = ResNet("resnet10", norm="frozen").double()
+    double.load_state_dict(net.state_dict())
+    wanted = double(images.double())
+    wanted.square().sum().backward()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(net.parameters(), double.parameters(), strict=True):
+        assert (mine.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm()
+
+
+def test_the_frozen_norm_overwrites_only_where_it_is_told_to():
+    x = torch.randn(2, 3, 4, 4)
+    kept, overwriting = FrozenBatchNorm2d(3), FrozenBatchNorm2d(3, inplace=True)
+    for norm in (kept, overwriting):
+        norm.running_mean += torch.tensor([1.0, 2.0, 3.0])
+        norm.running_var *= 4
+    before = x.clone()
+    wanted = kept(x)
+    assert torch.equal(x, before)
+    assert torch.equal(overwriting(x), wanted) and torch.equal(x, wanted)

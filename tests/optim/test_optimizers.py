@@ -1,5 +1,6 @@
 """Optimizer and schedule configs: what they accept, what they refuse, and that they cost no torch."""
 
+import json
 import subprocess
 import sys
 
@@ -14,12 +15,14 @@ from lerobot.optim.optimizers import (
     MultiAdamConfig,
     OptimizerConfig,
     XVLAAdamWConfig,
+    placed,
 )
 from lerobot.optim.schedulers import (
     CosineDecayWithWarmupSchedulerConfig,
     DiffuserSchedulerConfig,
     LRSchedulerConfig,
 )
+from lerobot.optim.state import GROUPS_FILE, load_optimizer_state, save_optimizer_state
 
 
 def test_configs_import_without_torch():
@@ -126,3 +129,36 @@ def test_polynomial_decay_needs_a_start_above_its_end():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-8)
     with pytest.raises(ConfigError, match="--optimizer.lr=1e-08"):
         DiffuserSchedulerConfig(name="polynomial", num_warmup_steps=0).build(optimizer, 10)
+
+
+def test_gpus_take_all_parameters_in_one_kernel_and_files_do_not_say_so(monkeypatch, tmp_path):
+    def weights():
+        torch.manual_seed(0)
+        return [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
+
+    def trained(optimizer, params):
+        for value in (1.0, -0.5):
+            for param in params:
+                param.grad = torch.full_like(param, value)
+            optimizer.step()
+        return params
+
+    assert "fused" not in placed(weights())
+    plain = weights()
+    trained(AdamWConfig().build(plain), plain)
+    monkeypatch.setattr("lerobot.optim.optimizers.FUSED_DEVICES", ("cpu",))
+    named = list(zip("ab", weights(), strict=True))
+    for params in (weights(), iter(weights()), dict(named), named, [{"params": iter(weights())}]):
+        assert placed(params)["fused"]
+    groups = AdamWConfig().build([{"params": iter(weights())}, {"params": weights()[0]}]).param_groups
+    assert [len(group["params"]) for group in groups] == [2, 1]
+    assert "fused" not in placed([]) and "fused" not in placed([torch.zeros(2, dtype=torch.complex64)])
+    fused = weights()
+    optimizer = AdamWConfig().build([{"params": fused[:1]}, {"params": fused[1:], "lr": 1e-3}])
+    assert all(group["fused"] for group in optimizer.param_groups)
+    torch.testing.assert_close(trained(optimizer, fused), plain)
+    save_optimizer_state(optimizer, tmp_path)
+    stored = json.loads((tmp_path / GROUPS_FILE).read_text())
+    assert [(group["fused"], group["foreach"]) for group in stored] == [(None, None)] * 2
+    load_optimizer_state(optimizer, tmp_path)
+    assert all(group["fused"] for group in optimizer.param_groups)

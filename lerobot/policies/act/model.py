@@ -161,10 +161,13 @@ class ACT(nn.Module):
         """Positions (H*W, 1, D) of a feature map's cells, computed once per size."""
         weight = self.decoder_pos_embed.weight
         key = (height, width, weight.device, weight.dtype)
-        if key not in self._planes:
-            plane = sinusoid_plane(height, width, channels=self.config.dim_model, device=weight.device)
-            self._planes[key] = rearrange(plane, "d h w -> (h w) 1 d").to(weight.dtype)
-        return self._planes[key]
+        if key in self._planes:
+            return self._planes[key]
+        plane = sinusoid_plane(height, width, channels=self.config.dim_model, device=weight.device)
+        plane = rearrange(plane, "d h w -> (h w) 1 d").to(weight.dtype)
+        if not torch.compiler.is_compiling():  # code that changes what it was compiled for is compiled again
+            self._planes[key] = plane
+        return plane
 
 
 def layer_options(config: ACTConfig) -> dict:
