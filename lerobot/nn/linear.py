@@ -39,9 +39,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def is_wide(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512."""
+    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512; not in compiled code."""
     return (
         HAS_WIDE_KERNELS
+        and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS
