@@ -105,6 +105,29 @@ def test_loss_and_its_parts(config):
         assert not (isinstance(value, torch.Tensor) and value.requires_grad), name
 
 
+@pytest.fixture
+def equal_draws(monkeypatch):
+    """Random numbers that are the same for each item of a batch, so that batches can be cut."""
+
+    def drawn(original):
+        def draw(*args, **how):
+            size = original(*args, **how)
+            if not size.dim():
+                return size
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(size[0].numel())
+                return original(size[:1], **how).expand_as(size) if original.__name__.endswith("like") else (
+                    original(*args[:-1], (1, *size.shape[1:]), **how).expand_as(size)
+                    if original is torch.randint
+                    else original((1, *size.shape[1:]), **how).expand_as(size)
+                )
+
+        return draw
+
+    for name in ("rand", "randn", "rand_like", "randn_like", "randint"):
+        monkeypatch.setattr(torch, name, drawn(getattr(torch, name)))
+
+
 def test_saved_and_loaded_it_acts_the_same(config, tmp_path):
     policy, pair = built(config)
     for part in (policy, *pair):
