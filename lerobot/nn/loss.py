@@ -44,7 +44,7 @@ def add_up(
         values = part.values if part.mask is None else part.values * _spread(part.mask, part.values)
         total = totals[name] if totals is not None else _total(part, weight)
         weighed = values if weight is None else values * _spread(weight, values)
-        means[name] = weighed.sum() / _at_least_one(total)
+        means[name] = weighed.sum() / at_least_one(total)
         items.append(part.scale * _item_means(values if reduction == "none" else values.detach(), part.mask))
     item_losses = torch.stack(items).sum(0)  # (B,)
     info = {name: mean.detach() for name, mean in means.items()} | {"item_losses": item_losses.detach()}
@@ -72,10 +72,10 @@ def _item_means(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return flat.mean(1)
     counts = mask.reshape(len(mask), -1).sum(1) * (values.numel() // max(1, mask.numel()))  # (B,)
-    return flat.sum(1) / _at_least_one(counts)
+    return flat.sum(1) / at_least_one(counts)
 
 
-def _at_least_one(total: Tensor) -> Tensor:
+def at_least_one(total: Tensor) -> Tensor:
     """The total, or 1 where nothing counts: a mean over nothing is 0."""
     return torch.where(total > 0, total, 1)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError
+from lerobot.nn.loss import at_least_one
 
 ITEMS = "items"  # the one total of such a loss
 
@@ -53,7 +54,7 @@ def counted_by_items(forward: Callable) -> Callable:
         loss, info = forward(self, batch, *args, **how)
         if totals is None:
             return loss, info
-        share = num_items(batch) / totals[ITEMS]
+        share = num_items(batch) / at_least_one(totals[ITEMS])
         return loss * share, {name: _part(value, share) for name, value in (info or {}).items()}
 
     return with_totals
