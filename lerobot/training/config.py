@@ -126,6 +126,12 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
+        if self.statistics == "checkpoint" and not self.policy.pretrained_path:
+            raise ConfigError("--statistics=checkpoint needs the checkpoint: give --policy.path=CHECKPOINT.")
+        if self.statistics == "checkpoint" and self.dataset.stats == "per_dataset":
+            raise ConfigError(
+                "--statistics=checkpoint and --dataset.stats=per_dataset contradict each other; give one."
+            )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
 
