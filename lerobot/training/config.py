@@ -21,6 +21,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
+from lerobot.training.releases import from_other_releases
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -215,6 +216,7 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
 def without_unknown(tree: Tree, *, source: str) -> Tree:
     """The tree of a run's own file without the keys of newer releases, which one warning names."""
     unknown: Tree = {}
+    tree = from_other_releases(tree)
     config = decode(TrainConfig, tree, unknown=unknown)
     if not unknown:
         return tree
