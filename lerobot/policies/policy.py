@@ -47,13 +47,14 @@ class PreTrainedPolicy(nn.Module):
     Class attributes: `config_class`; `name`, the value of `--policy.type`; `has_initial_weights`, whether a
     new one begins with weights from elsewhere, which `initial_weights=False` in `__init__` leaves out because
     a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
-    alone does not.
+    alone does not; `has_static_graph`, whether the loss reaches the same parameters at every step.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
     name: ClassVar[str]
     has_initial_weights: ClassVar[bool] = False
     has_item_losses: ClassVar[bool] = True
+    has_static_graph: ClassVar[bool] = False
 
     def __init_subclass__(cls, **how: Any) -> None:
         super().__init_subclass__(**how)

@@ -91,7 +91,10 @@ class TrainConfig:
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
     auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: find the largest that fits
-    batch_size_is: Literal["per_process", "global"] = extra("per_process")  # what batch_size counts
+    batch_size_is: Literal["per_process", "global"] = extra(
+        "per_process"
+    )  # what batch_size counts; global is all frames of a step, of all processes and micro-batches
+    global_batch_size: int | None = extra(None)  # set by batch_size_is=global: frames of a whole step
     num_processes: int | None = extra(None)  # processes on this machine; null is one per visible GPU
     parallelism: Literal["ddp", "fsdp"] = extra("ddp")  # whole copies of the policy, or one in shards
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = extra(False)  # torch.compile
@@ -133,6 +136,10 @@ class TrainConfig:
             raise ConfigError(
                 "--statistics=checkpoint and --dataset.stats=per_dataset contradict each other; give one."
             )
+        if self.num_processes is not None and self.num_processes < 1:
+            raise ConfigError(f"--num_processes={self.num_processes}: expected at least 1.")
+        if self.parallelism == "fsdp" and self.mixed_precision == "fp16":
+            raise ConfigError("--parallelism=fsdp computes in bf16 or float32. Type: --mixed_precision=bf16")
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
 
@@ -178,6 +185,9 @@ def complete(file: Tree, flags: Tree) -> Tree:
     if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
         file, flags = _resumed(file, flags, config_path)
     tree = merge(file, flags)
+    whole = tree.pop("global_batch_size", None)
+    if whole and "batch_size" not in flags:  # of a run whose steps stay as large with other processes
+        tree |= {"batch_size": whole, "batch_size_is": "global"}
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":

@@ -3,6 +3,7 @@
 batch -> forward -> backward -> clip -> step -> schedule;  log, validate, evaluate, save where they are due
 """
 
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lerobot.core.command import LAUNCHED
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
 from lerobot.training.config import TrainConfig
@@ -63,7 +65,8 @@ def stop_requests() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+        if LAUNCHED not in os.environ:  # else the launcher has said it
+            sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop

@@ -40,6 +40,7 @@ from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.spread import for_this_world, spread
 from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
@@ -163,7 +164,9 @@ def start(cfg: TrainConfig, world: World) -> Run:
         UserError: data, policy, checkpoint or flags do not fit each other; nothing was written then.
     """
     assert cfg.policy is not None
-    output_dir = choose_output_dir(cfg)
+    cfg = for_this_world(cfg, world)
+    assert cfg.policy is not None
+    output_dir = world.gather(choose_output_dir(cfg))[0]  # its name may hold the time
     if cfg.policy.repo_id is None:
         cfg.policy.push_to_hub = False  # other installations refuse a file with the one and not the other
     seed_everything(cfg.seed, rank=world.rank)
@@ -182,6 +185,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    model = spread(cfg, policy, world)  # before the optimizer: shards are parameters of their own
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -192,7 +196,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         policy=policy,
         processors=processors,
         other_processors=others,
-        model=world.wrap(policy),
+        model=model,
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,

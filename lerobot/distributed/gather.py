@@ -1,0 +1,134 @@
+"""Sharded weights and optimizer states: made whole again, or written by all processes together (DCP).
+
+    pretrained_model/pytorch_model_fsdp_0/    {"model": name -> weight}            a shard per process
+    training_state/optimizer_0/               {"optimizer": name -> state}
+
+Every process enters each of these functions. On a model that is not sharded, in one process, they work as well:
+a run in shards goes on with any number of processes, one included.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from lerobot.core import keys
+from lerobot.core.errors import CheckpointError
+
+SHARDED_MODEL = Path(keys.PRETRAINED_FOLDER) / "pytorch_model_fsdp_0"
+SHARDED_OPTIMIZER = Path(keys.TRAINING_STATE_FOLDER) / "optimizer_0"
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which each process holds a part, in full; other tensors as they are."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def own_part(value: Tensor) -> Tensor:
+    """What this process holds of a tensor; all of a tensor that is not cut."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def full_state_dict(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """The weights in full, on the CPU; names of the same weight share it. Empty without `keep`.
+
+    One weight at a time is put together on the device; processes that do not write need not keep them.
+    """
+    found: dict[int, Tensor] = {}
+    weights = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in found:
+            full = whole(value.detach())
+            found[id(value)] = full.cpu() if keep else full.new_empty(0)
+        weights[name] = found[id(value)]
+    return weights if keep else {}
+
+
+def full_optimizer_state(optimizer: Optimizer, *, keep: bool = True) -> dict[str, Any]:
+    """What `optimizer.state_dict()` would be without shards, on the CPU. Empty without `keep`."""
+    tree = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for index, own in tree["state"].items():
+        for name, value in own.items():
+            full = whole(value.detach()) if isinstance(value, Tensor) else value
+            if keep:
+                state.setdefault(index, {})[name] = full.cpu() if isinstance(full, Tensor) else full
+    return {"state": state, "param_groups": tree["param_groups"]} if keep else {}
+
+
+def save_sharded(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> None:
+    """Write weights and optimizer state below a checkpoint's folder, each process its own shards.
+
+    Raises:
+        OSError: of the first process that could not write.
+    """
+    _together(lambda: dcp.save({"model": get_model_state_dict(module)}, checkpoint_id=checkpoint / SHARDED_MODEL))
+    state = get_optimizer_state_dict(module, optimizer)
+    _together(lambda: dcp.save({"optimizer": state}, checkpoint_id=checkpoint / SHARDED_OPTIMIZER))
+
+
+def has_sharded_optimizer(checkpoint: Path) -> bool:
+    """Whether `save_sharded` wrote the optimizer's state there."""
+    return (checkpoint / SHARDED_OPTIMIZER / ".metadata").is_file()
+
+
+def load_sharded(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> None:
+    """Bring the optimizer to where `save_sharded` left it, with whatever number of processes that was.
+
+    Raises:
+        CheckpointError: shards are missing or damaged, or belong to another model.
+    """
+    state = get_optimizer_state_dict(module, optimizer)
+    folder = checkpoint / SHARDED_OPTIMIZER
+    try:
+        _together(lambda: dcp.load({"optimizer": state}, checkpoint_id=folder))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({_first_line(error)}): shards are missing, or it is of another model."
+        ) from error
+    set_optimizer_state_dict(module, optimizer, state)
+
+
+def read_sharded_weights(folder: Path) -> dict[str, Tensor]:
+    """The full weights of a `pytorch_model_fsdp_0` folder, on the CPU, in one process.
+
+    Raises:
+        CheckpointError: it is no such folder, or damaged.
+    """
+    if not (folder / ".metadata").is_file():
+        raise CheckpointError(f"{folder} holds no sharded weights: a file called .metadata is missing.")
+    try:
+        described = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        names = [name for name in described if name.startswith("model.")]
+        weights = {name: _empty(described[name]) for name in names}
+        _together(lambda: dcp.load(weights, checkpoint_id=folder, no_dist=True))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder} cannot be read ({_first_line(error)}): copy it again.") from error
+    return {name.removeprefix("model."): value for name, value in weights.items()}
+
+
+def _empty(described: Any) -> Tensor:
+    return torch.empty(described.size, dtype=described.properties.dtype)
+
+
+def _together(work: Callable[[], object]) -> None:
+    """Do what all processes do; an error of one of them is raised as itself, in each."""
+    try:
+        work()
+    except CheckpointException as error:  # no Exception, but a BaseException with those of all ranks
+        raise next(cause for cause, _ in error.failures.values()) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
