@@ -83,7 +83,10 @@ def launch(count: int, *, module: str, words: Sequence[str]) -> None:
         folder = Path(name)
         agent = _agent(count, ["-m", module, *words], folder=folder)
         with _passing_signals_on(agent) as asked_to_stop:
-            result = agent.run()
+            try:
+                result = agent.run()
+            finally:
+                del os.environ[LAUNCHED]
         if not result.is_failed():
             return
         if asked_to_stop and not any(_has_said(failure) for failure in result.failures.values()):

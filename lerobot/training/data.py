@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch.multiprocessing
 
+from lerobot.core import keys
 from lerobot.core.errors import TrainingError
 
 Batch = dict[str, Any]
@@ -75,6 +76,26 @@ class Position:
         return cls(**state)
 
 
+class Part(NamedTuple):
+    """The frames of a batch that one process reads.
+
+    The last batch of an epoch may have fewer frames than there are processes. One without a frame gets a filler,
+    so that the others need not wait for it, which counts nothing in the loss.
+    """
+
+    frames: list[int]
+    is_filler: bool = False
+
+    def finish(self, batch: Batch) -> Batch:
+        """The batch that was read, marked when it is a filler."""
+        return weightless(batch) if self.is_filler else batch
+
+
+def weightless(batch: Batch) -> Batch:
+    """The batch with items that count nothing."""
+    return batch | {keys.LOSS_WEIGHT: torch.zeros(len(batch[keys.INDEX]))}  # (B,)
+
+
 class BatchLoader:
     """Batches of this process for ever, beginning at `start`.
 
@@ -120,32 +141,33 @@ class BatchLoader:
         return position
 
     def index_batches(self) -> Iterator[list[int]]:
-        """Frame numbers of each batch of this process, for ever."""
+        """Frame numbers of each batch of this process, for ever; none where it gets a filler."""
+        return ([] if part.is_filler else part.frames for part in self.parts())
+
+    def parts(self) -> Iterator[Part]:
+        """What this process reads of each batch, for ever."""
         epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
             self.sampler.load_state_dict({"epoch": epoch, "start_index": offset})
             order = list(self.sampler)
             for first in range(0, len(order), size):
-                yield self._own_part(order[first : first + size])
+                frames = order[first : first + size]
+                own = frames[self.rank :: self.num_ranks]
+                yield Part(own or frames[:1], is_filler=not own)
             epoch, offset = epoch + 1, 0
-
-    def _own_part(self, frames: list[int]) -> list[int]:
-        if self.num_ranks == 1:
-            return frames
-        # The last batch of an epoch may be short; a process without a frame would keep the others waiting.
-        return frames[self.rank :: self.num_ranks] or frames[:1]
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_workers == 0:
-            yield from (self.dataset.batch(indices) for indices in self.index_batches())
+            yield from (part.finish(self.dataset.batch(part.frames)) for part in self.parts())
             return
         pool, read = self._pool()
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[tuple[Part, Future[Batch]]] = deque()
         try:
-            for indices in self.index_batches():
-                waiting.append(pool.submit(read, indices))
+            for part in self.parts():
+                waiting.append((part, pool.submit(read, part.frames)))
                 if len(waiting) > self.num_workers * self.prefetch:
-                    yield waiting.popleft().result()
+                    part, batch = waiting.popleft()
+                    yield part.finish(batch.result())
         except BrokenProcessPool as error:
             raise TrainingError(
                 "A loader process ended without a word; the system may have stopped it for its memory. "
