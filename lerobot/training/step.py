@@ -23,6 +23,7 @@ def update(run: Run, group: list[Batch]) -> None:
         run.scaler.unscale_(run.optimizer)
     limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
     grad_norm = torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit)
+    run.saver.before_change()  # a checkpoint may still be copying the weights
     if run.scaler:
         run.scaler.step(run.optimizer)
         run.scaler.update()
