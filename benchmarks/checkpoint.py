@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/checkpoint.py [--saves 5] [--steps 8] [--threads 1] [--folder DIR]
 
-A real run on a small made-up dataset: the loop's time in `save_checkpoint` and in the optimizer's wait for the
-copy, the step time while files are written beside it and without, and the same save done by the loop itself.
-The first save is listed alone, since its buffers are new. A plain copy of as many bytes is the floor of a save
-that copies first and goes on then.
+A real run on a small made-up dataset: the loop's time in `save_checkpoint` and in the optimizer's wait for
+the copy, the step time while files are written beside it and without, and the same save while training is
+stopped. The first save is listed alone, since its buffers are new. A plain copy of as many bytes is the floor
+of a save that copies first and goes on then.
 """
 
 import argparse
@@ -90,7 +90,9 @@ def measure(run: Run, *, saves: int, steps: int) -> None:
         seconds(lambda: [copy_on_host(copies[name], tensor) for name, tensor in held(run).items()])
         for _ in range(2)
     ]
-    print(f"{'a plain copy, into new memory and again':44} {floor[0] * 1000:8.0f} ms {floor[1] * 1000:5.0f} ms")
+    print(
+        f"{'a plain copy, into new memory and again':44} {floor[0] * 1000:8.0f} ms {floor[1] * 1000:5.0f} ms"
+    )
 
 
 def held(run: Run) -> dict[str, torch.Tensor]:
