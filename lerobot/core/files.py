@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lerobot.core import keys
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -120,6 +122,15 @@ def sync_folder(folder: Path) -> None:
         return
     with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
+
+
+def follow_pointer(path: Path) -> Path:
+    """The path, with a `last` or `best` in it that is a text file replaced by what it leads to."""
+    for part in (path, *path.parents):
+        if part.name in (keys.LAST_LINK, keys.BEST_LINK) and part.is_file():
+            target = part.with_name(part.read_text(encoding="utf-8").strip())
+            return target / path.relative_to(part)
+    return path
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from lerobot.core import log
 from lerobot.core.aliases import Alias, apply_aliases
 from lerobot.core.config import decode, default_of, encode, is_member, read_section, section_class, type_hints
 from lerobot.core.errors import ConfigError, suggest
+from lerobot.core.files import follow_pointer
 from lerobot.core.text import FILE_SUFFIXES, Text, read_file
 
 logger = logging.getLogger(__name__)
@@ -176,11 +177,12 @@ def find_config_file(path: Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    path = follow_pointer(path)
     if path.is_file():
         return path
     for name in IN_A_RUN:
-        if (path / name).is_file():
-            return path / name
+        if follow_pointer(path / name).is_file():
+            return follow_pointer(path / name)
     if path.is_dir():
         raise ConfigError(f"--config_path={path}: there is no {' nor '.join(IN_A_RUN)} in this folder.")
     if path.parent.is_dir():

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
-from lerobot.core.files import part_path, sync_file, sync_folders, write_json
+from lerobot.core.files import follow_pointer, part_path, sync_file, sync_folders, write_json
 from lerobot.optim.rng import RngState, load_rng_state, save_rng_state
 from lerobot.optim.state import (
     SCHEDULER_FILE,
@@ -308,7 +308,7 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(path).expanduser()
+    path = follow_pointer(Path(path).expanduser())
     for folder in (path, path.parent, path.parent.parent):
         if (folder / keys.TRAINING_STATE_FOLDER / STEP_FILE).is_file():
             return folder.resolve()

@@ -90,7 +90,7 @@ def resumed(file: Tree, flags: Tree, *, config_path: str | None) -> tuple[Path, 
         run = run or flags.get("output_dir", file.get("output_dir"))
         if not run:
             raise ConfigError(
-                "--resume=true needs the run to continue: give --resume=RUN, --output_dir=RUN or "
+                "--resume=true needs the run to continue: give --output_dir=RUN, --resume=RUN or "
                 "--config_path=RUN/checkpoints/last/pretrained_model/train_config.json."
             )
         folder = _pretrained_folder(str(run))
