@@ -26,7 +26,7 @@ SWITCH_WORDS = (*BOOL_WORDS, *NONE_WORDS, "1", "0")
 STEP_IN_REPO = re.compile(
     rf"{keys.CHECKPOINTS_FOLDER}/(\d+)/{keys.PRETRAINED_FOLDER}/{keys.TRAIN_CONFIG_FILE}"
 )
-SET_BY_RESUMING = ("resume", "checkpoint_path", "policy.pretrained_path", "policy.path")
+SET_BY_RESUMING = ("resume", "checkpoint_path", "output_dir", "policy.pretrained_path", "policy.path")
 
 
 def is_asked(resume: Any) -> bool:

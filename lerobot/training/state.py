@@ -14,19 +14,22 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
+from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
 from lerobot.training.checks import check_weights
+from lerobot.training.config import load_train_config
 from lerobot.training.data import Position
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.pruning import keep_best, prune
-from lerobot.training.run import Run
+from lerobot.training.run import Run, build_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,9 @@ def save_checkpoint(run: Run) -> None:
     extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters}
     extra |= {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}
 
+    # A stored config that says "resume" would do so whenever it is read.
+    config = encode(replace(cfg, resume=False, checkpoint_path=None))
+
     def write() -> Path:
         weights = _part(snapshot.tensors, WEIGHTS)
         average = _part(snapshot.tensors, AVERAGE)
@@ -79,7 +85,7 @@ def save_checkpoint(run: Run) -> None:
             step=step,
             total_steps=cfg.steps,
             policy=_PolicyThen(policy, weights),
-            train_config=encode(cfg),
+            train_config=config,
             batch_size=cfg.batch_size,
             num_processes=run.world.size,
             preprocessor=run.processors[0],
@@ -153,7 +159,7 @@ class _PolicyThen:
 
 # ---------------------------------------------------------------------------------- resume
 def restore_state(run: Run) -> None:
-    """Bring a new run to where its checkpoint stood; learning rates that were changed since apply.
+    """Bring a new run to where its checkpoint stood; optimizer settings that were changed since then apply.
 
     Raises:
         CheckpointError: the checkpoint is damaged or belongs to another model.
@@ -167,9 +173,28 @@ def restore_state(run: Run) -> None:
             f"{folder} has taken all its {progress.step} steps. "
             f"To train longer, type: --steps={2 * progress.step}"
         )
+    apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
     restore_parts(run, progress.extra, source=folder)
     run.step, run.saver.last = progress.step, folder
+    # The weights came from this very run: what is stored is where it began.
+    source = PreTrainedConfig.from_pretrained(folder / keys.PRETRAINED_FOLDER).pretrained_path
+    run.policy.config.pretrained_path = source
     run.loader.start = position_of(run, progress)
+
+
+def apply_changes(run: Run, saved_config: Path) -> None:
+    """Set what the config says of the optimizer other than the checkpoint's did; a schedule goes on from it."""
+    before, _ = build_optimizer(load_train_config(saved_config), run.policy)
+    now, _ = build_optimizer(run.cfg, run.policy)
+    groups = zip(run.optimizer.param_groups, before.param_groups, now.param_groups, strict=True)
+    for index, (group, old, new) in enumerate(groups):
+        for name in new.keys() - {"params", "lr"}:
+            if old.get(name) != new[name]:
+                group[name] = new[name]
+        if old["lr"] != new["lr"]:
+            group["lr"] = group["lr"] * new["lr"] / old["lr"] if old["lr"] else new["lr"]
+            if run.scheduler is not None:
+                group["initial_lr"] = run.scheduler.base_lrs[index] = new["lr"]
 
 
 def restore_parts(run: Run, extra: Mapping[str, Any], *, source: Path) -> None:
