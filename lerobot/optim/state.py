@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors.torch import load_file, save_file
 
@@ -39,7 +39,14 @@ SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_bu
 
 
 # ---------------------------------------------------------------------------------- optimizer
-def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
+class HasState(Protocol):
+    """An optimizer or a schedule, or what one of them was at an earlier instant."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+
+
+def save_optimizer_state(optimizer: "HasState | Mapping[str, HasState]", folder: Path) -> None:
     """Write the state of one optimizer into `folder`, or of several into one sub-folder each."""
     if isinstance(optimizer, Mapping):
         for name, one in optimizer.items():
@@ -48,13 +55,18 @@ def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folde
     folder.mkdir(parents=True, exist_ok=True)
     tree = optimizer.state_dict()
     tensors = {
-        f"state/{index}/{name}": value.detach().cpu().clone().contiguous()
+        f"state/{index}/{name}": _own(value.detach().cpu().contiguous())
         for index, own in tree["state"].items()
         for name, value in own.items()
         if value is not None  # SGD without momentum stores an empty buffer
     }
     save_file(tensors, folder / STATE_FILE)
     write_json(folder / GROUPS_FILE, tree["param_groups"])
+
+
+def _own(value: "Tensor") -> "Tensor":
+    """The tensor, copied when it shares its memory with others: those cannot be stored side by side."""
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def load_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
@@ -167,7 +179,7 @@ def _check_shapes(
 
 
 # ---------------------------------------------------------------------------------- scheduler
-def save_scheduler_state(scheduler: "LRScheduler", folder: Path) -> None:
+def save_scheduler_state(scheduler: HasState, folder: Path) -> None:
     """Write where a learning-rate schedule stands."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SCHEDULER_FILE, scheduler.state_dict())

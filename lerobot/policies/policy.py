@@ -269,12 +269,20 @@ class PreTrainedPolicy(nn.Module):
         """Weights under this release's names; policies whose names changed override it."""
         return weights
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, and the processors this policy carries, if any."""
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The tensors that `save_pretrained` writes, by name."""
+        return self.state_dict()
+
+    def save_pretrained(self, folder: str | Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors, and the processors this policy carries, if any.
+
+        Args:
+            weights: what `saved_weights` gave at an earlier instant, or averages; None writes those of now.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)
-        write_weights(self, folder)
+        write_weights(self, folder, weights=self.saved_weights() if weights is None else weights)
         if self._source is not None:
             for pipeline in self.processors:
                 pipeline.save_pretrained(folder)

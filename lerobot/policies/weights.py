@@ -23,9 +23,13 @@ logger = logging.getLogger(__name__)
 COMPILED = "_orig_mod."  # what torch.compile puts into names
 
 
-def write_weights(model: nn.Module, folder: Path) -> None:
-    """Write the state dict; of names that share a tensor the alphabetically first one is kept."""
-    tensors = {name.replace(COMPILED, ""): value for name, value in model.state_dict().items()}
+def write_weights(model: nn.Module, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write the state dict, or `weights` in its place.
+
+    Of names that share a tensor the alphabetically first one is kept.
+    """
+    given = model.state_dict() if weights is None else weights
+    tensors = {name.replace(COMPILED, ""): value for name, value in given.items()}
     kept_by_name = {name: group[0] for group in aliases(tensors) for name in group[1:]}
     unique = {name: value.contiguous() for name, value in tensors.items() if name not in kept_by_name}
     metadata = {"format": "pt", **kept_by_name} if kept_by_name else None

@@ -16,6 +16,7 @@ from lerobot.core.flags import parse
 from lerobot.distributed.launch import launch, processes_to_start
 from lerobot.training.batch_size import per_process
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.origin import find_config
 
 MODULE = "lerobot.scripts.train"
 
@@ -33,7 +34,8 @@ def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
 
 def read(words: Sequence[str] | None) -> TrainConfig:
     """The config that flags, or the command line (None), describe."""
-    return parse(TrainConfig, words, program="lerobot-train", aliases=TRAIN_ALIASES, complete=complete)
+    how = {"aliases": TRAIN_ALIASES, "complete": complete, "find": find_config}
+    return parse(TrainConfig, words, program="lerobot-train", **how)
 
 
 @command

@@ -39,6 +39,7 @@ from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
+from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.spread import for_this_world, spread
 from lerobot.training.stream import StreamLoader
@@ -65,11 +66,11 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    saver: Saver
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=Meter)
-    last_checkpoint: Path | None = None
     last_evaluation: Any = None
     scaler: torch.amp.GradScaler | None = None
     logged_at_s: float = field(default_factory=time.perf_counter)
@@ -78,6 +79,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is completely on the disk; after a resume, at first, the one resumed."""
+        return self.saver.last
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
@@ -204,6 +210,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
+        saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
 
