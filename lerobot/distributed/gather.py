@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from lerobot.core import keys
@@ -33,11 +33,6 @@ SHARDED_OPTIMIZER = Path(keys.TRAINING_STATE_FOLDER) / "optimizer_0"
 def whole(value: Tensor) -> Tensor:
     """A tensor of which each process holds a part, in full; other tensors as they are."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def own_part(value: Tensor) -> Tensor:
-    """What this process holds of a tensor; all of a tensor that is not cut."""
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def full_state_dict(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
@@ -55,16 +50,14 @@ def full_state_dict(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor
     return weights if keep else {}
 
 
-def full_optimizer_state(optimizer: Optimizer, *, keep: bool = True) -> dict[str, Any]:
-    """What `optimizer.state_dict()` would be without shards, on the CPU. Empty without `keep`."""
-    tree = optimizer.state_dict()
-    state: dict[int, dict[str, Any]] = {}
-    for index, own in tree["state"].items():
+def cut_state(optimizer: Optimizer) -> None:
+    """Cut the state of an optimizer that was loaded in full as its parameters are cut."""
+    for parameter, own in optimizer.state.items():
+        if not isinstance(parameter, DTensor):
+            continue
         for name, value in own.items():
-            full = whole(value.detach()) if isinstance(value, Tensor) else value
-            if keep:
-                state.setdefault(index, {})[name] = full.cpu() if isinstance(full, Tensor) else full
-    return {"state": state, "param_groups": tree["param_groups"]} if keep else {}
+            if isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape:
+                own[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
 def save_sharded(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
 LAST_LINES = 30  # of what a process without the console wrote, shown when it failed without a word
 
 
@@ -124,7 +125,7 @@ def _agent(count: int, arguments: list[str], *, folder: Path) -> "LocalElasticAg
 
 @contextmanager
 def _passing_signals_on(agent: "LocalElasticAgent") -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM reach every process as SIGTERM; gives the list of those that came."""
+    """Ctrl-C, SIGTERM and a scheduler's signals reach every process; gives the list of those that came."""
     came: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
@@ -133,12 +134,14 @@ def _passing_signals_on(agent: "LocalElasticAgent") -> Iterator[list[int]]:
             raise KeyboardInterrupt
         if not came:
             sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+        again = bool(came) and number == signal.SIGINT
         came.append(number)
         for process in workers:
             with suppress(ProcessLookupError):  # it is done already
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, signal.SIGINT if again else signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield came
     finally:

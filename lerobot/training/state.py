@@ -30,6 +30,7 @@ from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.pruning import keep_best, prune
 from lerobot.training.run import Run, build_optimizer
+from lerobot.training.shards import move_shards, restore_optimizer, whole_weights, write_shards
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,12 @@ def save_checkpoint(run: Run) -> None:
         LeRobotError: the checkpoint before this one could not be written.
     """
     rng, meters = run.world.gather(take_rng()), run.world.gather(run.meter.state_dict())
+    shards, weights = write_shards(run), whole_weights(run)  # of a policy that is cut
     if not run.world.is_main:
         return
     cfg, step, policy = run.cfg, run.step, run.policy
     tree = run.optimizer.state_dict()
-    tensors, steady = _tensors(run, tree)
+    tensors, steady = _tensors(run, weights, {} if shards else tree["state"])
     snapshot = run.saver.take(tensors, steady=steady)
     groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
@@ -75,6 +77,10 @@ def save_checkpoint(run: Run) -> None:
 
     # A stored config that says "resume" would do so whenever it is read.
     config = encode(replace(cfg, resume=False, checkpoint_path=None))
+
+    def write_more(part: Path) -> None:
+        save_per_dataset(cfg, [run.processors, *run.other_processors], part)
+        move_shards(shards, part)
 
     def write() -> Path:
         weights = _part(snapshot.tensors, WEIGHTS)
@@ -91,10 +97,12 @@ def save_checkpoint(run: Run) -> None:
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
             ema_policy=_PolicyThen(policy, average) if average else None,
-            optimizer=_Then({"state": _nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
+            optimizer=None
+            if shards
+            else _Then({"state": _nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
             scheduler=_Then(scheduler) if scheduler is not None else None,
             rng=rng,
-            write_more=lambda part: save_per_dataset(cfg, [run.processors, *run.other_processors], part),
+            write_more=write_more,
             extra=extra,
         )
         best = (
@@ -107,14 +115,16 @@ def save_checkpoint(run: Run) -> None:
     run.saver.start(write, snapshot)
 
 
-def _tensors(run: Run, optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
+def _tensors(
+    run: Run, weights: Mapping[str, Tensor], optimizer: Mapping[int, Any]
+) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of a checkpoint by name, and which of them change only after the optimizer's step."""
-    weights = {WEIGHTS + name: value for name, value in run.policy.saved_weights().items()}
+    weights = {WEIGHTS + name: value for name, value in weights.items()}
     ema = getattr(run, "ema", None)
     average = {AVERAGE + name: value for name, value in ema.weights.items()} if ema is not None else {}
     state = {
         f"{OPTIMIZER}{index}/{name}": value
-        for index, own in optimizer["state"].items()
+        for index, own in optimizer.items()
         for name, value in own.items()
         if value is not None  # SGD without momentum
     }
@@ -167,7 +177,8 @@ def restore_state(run: Run) -> None:
     """
     assert run.cfg.checkpoint_path is not None
     folder = Path(run.cfg.checkpoint_path)
-    progress = checkpoint.load(folder, optimizer=run.optimizer, scheduler=run.scheduler, rank=run.world.rank)
+    progress = checkpoint.load(folder, scheduler=run.scheduler, rank=run.world.rank)
+    restore_optimizer(run, folder)
     if progress.step >= run.cfg.steps:
         raise ConfigError(
             f"{folder} has taken all its {progress.step} steps. "
