@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -85,7 +86,8 @@ def load_sharded(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> N
     state = get_optimizer_state_dict(module, optimizer)
     folder = checkpoint / SHARDED_OPTIMIZER
     try:
-        _together(lambda: dcp.load({"optimizer": state}, checkpoint_id=folder))
+        is_alone = not dist.is_initialized()
+        _together(lambda: dcp.load({"optimizer": state}, checkpoint_id=folder, no_dist=is_alone))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({_first_line(error)}): shards are missing, or it is of another model."

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from lerobot.core.errors import DeviceError, LostConnectionError
-from lerobot.distributed.shard import is_sharded
+from lerobot.distributed.shard import is_sharded, replicate
 
 T = TypeVar("T")
 
@@ -48,6 +48,10 @@ class World:
     def share_of(self, count: int) -> range:
         """Which of `count` pieces of work, 0 to count - 1, are this process's: every size-th one."""
         return range(self.rank, count, self.size)
+
+    def wrap(self, module: nn.Module, *, is_static: bool = False) -> nn.Module:
+        """The module with gradients averaged over all processes; the module itself when there is one."""
+        return module if self.size == 1 else replicate(module, self.device, is_static=is_static)
 
     def unsynced(self, module: nn.Module, *, when: bool) -> AbstractContextManager:
         """Gradients of backward passes inside stay in this process, to be averaged by a later one."""

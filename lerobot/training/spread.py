@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lerobot.core.errors import ConfigError
-from lerobot.distributed.shard import replicate, shard
+from lerobot.distributed.shard import shard
 from lerobot.distributed.world import World
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training.batch_size import per_process
@@ -37,4 +37,4 @@ def spread(cfg: TrainConfig, policy: PreTrainedPolicy, world: World) -> nn.Modul
         return shard(policy, world.device, units=policy.shard_units, half=torch.bfloat16 if is_half else None)
     # A static graph counts backward passes; one that is not followed by an average miscounts them.
     is_static = policy.has_static_graph and cfg.gradient_accumulation_steps == 1
-    return replicate(policy, world.device, is_static=is_static)
+    return world.wrap(policy, is_static=is_static)
