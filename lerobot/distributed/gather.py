@@ -3,10 +3,11 @@
     pretrained_model/pytorch_model_fsdp_0/    {"model": name -> weight}            a shard per process
     training_state/optimizer_0/               {"optimizer": name -> state}
 
-Every process enters each of these functions. On a model that is not sharded, in one process, they work as well:
-a run in shards goes on with any number of processes, one included.
+Every process enters each of these functions. They also work on a model that is not sharded, in one process: a
+run in shards goes on with any number of processes, one included.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def cut_state(optimizer: Optimizer) -> None:
         if not isinstance(parameter, DTensor):
             continue
         for name, value in own.items():
-            if isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape:
+            if (
+                isinstance(value, Tensor)
+                and not isinstance(value, DTensor)
+                and value.shape == parameter.shape
+            ):
                 own[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
@@ -67,7 +72,9 @@ def save_sharded(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> N
     Raises:
         OSError: of the first process that could not write.
     """
-    _together(lambda: dcp.save({"model": get_model_state_dict(module)}, checkpoint_id=checkpoint / SHARDED_MODEL))
+    _together(
+        lambda: dcp.save({"model": get_model_state_dict(module)}, checkpoint_id=checkpoint / SHARDED_MODEL)
+    )
     state = get_optimizer_state_dict(module, optimizer)
     _together(lambda: dcp.save({"optimizer": state}, checkpoint_id=checkpoint / SHARDED_OPTIMIZER))
 
@@ -120,7 +127,9 @@ def _empty(described: Any) -> Tensor:
 def _together(work: Callable[[], object]) -> None:
     """Do what all processes do; an error of one of them is raised as itself, in each."""
     try:
-        work()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process needs none
+            work()
     except CheckpointException as error:  # no Exception, but a BaseException with those of all ranks
         raise next(cause for cause, _ in error.failures.values()) from error
 

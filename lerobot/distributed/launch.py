@@ -2,9 +2,9 @@
 
     lerobot-train ... -> count GPUs -> torch's elastic agent -> N x `python -m MODULE ...`, RANK 0 to N-1
 
-It is what `torch.distributed.run` does, with three differences: only the first process has the console and errors
-are said once, whoever had them; Ctrl-C and SIGTERM are passed on and waited for, however long a save takes; the
-exit status is that of the processes.
+It is what `torch.distributed.run` does, with three differences: only the first process has the console, and
+errors are said once, whoever had them; Ctrl-C and SIGTERM are passed on and waited for, however long a save
+takes; the exit status is that of the processes.
 """
 
 import logging
@@ -44,8 +44,8 @@ def processes_to_start(asked: int | None, *, device: str | None) -> int:
         there = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
         if asked not in (None, there):
             raise ConfigError(
-                f"--num_processes={asked}, but the launcher of this process started {there} on this machine. Leave "
-                "out --num_processes."
+                f"--num_processes={asked}, but the launcher of this process started {there} on this machine. "
+                "Leave out --num_processes."
             )
         return 1
     if asked == 1 or (asked is None and device not in (None, "cuda")):
@@ -107,7 +107,12 @@ def _agent(count: int, arguments: list[str], *, folder: Path) -> "LocalElasticAg
     # Handlers of its own would give the processes 30 seconds to save; an empty list is not accepted.
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP"
     rendezvous = RendezvousParameters(
-        backend="c10d", endpoint="localhost:0", run_id=str(os.getpid()), min_nodes=1, max_nodes=1, is_host=True
+        backend="c10d",
+        endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        min_nodes=1,
+        max_nodes=1,
+        is_host=True,
     )
     spec = WorkerSpec(
         role="train",
@@ -156,9 +161,9 @@ def _cause(result: "RunResult", folder: Path) -> LeRobotError:
         return _error(failure.message, status=failure.exitcode)
     if failure.exitcode < 0:
         return _error(
-            f"Process {rank} was ended by {failure.signal_name()}, and the others were stopped. What was saved is "
-            "unharmed; continue with --resume=true. If nobody ended it, the system did, for its memory: try a "
-            "smaller --batch_size or --num_workers.",
+            f"Process {rank} was ended by {failure.signal_name()}, and the others were stopped. What was "
+            "saved is unharmed; continue with --resume=true. If nobody ended it, the system did, for its "
+            "memory: try a smaller --batch_size or --num_workers.",
             status=1,
         )
     written = "".join(path.read_text(errors="replace") for path in folder.rglob(f"{rank}/stderr.log"))
@@ -167,7 +172,7 @@ def _cause(result: "RunResult", folder: Path) -> LeRobotError:
 
 
 def _blame(failure: "ProcessFailure") -> int:
-    """How likely a failure is the cause: 0 a message, 1 a crash or a signal, 2 its consequence, 3 our own end."""
+    """The smaller, the likelier the cause: a message, a crash or a signal, an echo, stopped by the agent."""
     if _has_said(failure):
         is_echo = failure.error_file_data.get("kind") == LostConnectionError.__name__
         return 2 if is_echo else 0

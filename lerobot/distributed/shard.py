@@ -26,8 +26,8 @@ def replicate(module: nn.Module, device: torch.device, *, is_static: bool) -> nn
     """The module with gradients averaged over all processes; all begin with the weights of the first one.
 
     Args:
-        is_static: whether every backward pass reaches the same parameters, and is followed by an average. Then
-            those that no loss reaches are found once; otherwise they are looked for in each pass.
+        is_static: whether every backward pass reaches the same parameters, and is followed by an average.
+            Then those that no loss reaches are found once; otherwise they are looked for in each pass.
     """
     has_changing_buffers = any(isinstance(part, _BatchNorm) for part in module.modules())
     return DistributedDataParallel(
@@ -43,7 +43,7 @@ def replicate(module: nn.Module, device: torch.device, *, is_static: bool) -> nn
 def shard(
     module: nn.Module, device: torch.device, *, units: Sequence[nn.Module], half: torch.dtype | None = None
 ) -> nn.Module:
-    """The module itself, its parameters cut into one shard per process, beginning with the first one's weights.
+    """The module itself, each parameter cut into a shard per process; it begins with the first one's weights.
 
     Args:
         units: parts that are put together one at a time while they compute; the rest is one more unit.

@@ -122,8 +122,8 @@ def joined(device: torch.device) -> Iterator[World]:
         if not is_lost(error):
             raise
         raise LostConnectionError(
-            f"Process {rank} lost the connection to another process of the run, which ended, was stopped or is "
-            f"unreachable; what was saved is unharmed. {str(error).splitlines()[0]}"
+            f"Process {rank} lost the connection to another process of the run, which ended, was stopped or "
+            f"is unreachable; what was saved is unharmed. {str(error).splitlines()[0]}"
         ) from error
     finally:
         if dist.is_initialized():

@@ -24,8 +24,9 @@ def per_process(cfg: TrainConfig, *, num_processes: int) -> TrainConfig:
         below, above = cfg.batch_size // parts * parts, (cfg.batch_size // parts + 1) * parts
         nearest = min((below or above, above), key=lambda size: abs(size - cfg.batch_size))
         raise ConfigError(
-            f"--batch_size={cfg.batch_size} --batch_size_is=global cannot be cut into {num_processes} processes x "
-            f"{cfg.gradient_accumulation_steps} micro-batches of the same size. Type: --batch_size={nearest}"
+            f"--batch_size={cfg.batch_size} --batch_size_is=global cannot be cut into {num_processes} "
+            f"processes x {cfg.gradient_accumulation_steps} micro-batches of the same size. "
+            f"Type: --batch_size={nearest}"
         )
     return replace(
         cfg, batch_size=cfg.batch_size // parts, batch_size_is="per_process", global_batch_size=cfg.batch_size

@@ -79,8 +79,8 @@ class Position:
 class Part(NamedTuple):
     """The frames of a batch that one process reads.
 
-    The last batch of an epoch may have fewer frames than there are processes. One without a frame gets a filler,
-    so that the others need not wait for it, which counts nothing in the loss.
+    The last batch of an epoch may have fewer frames than there are processes. One without a frame gets a
+    filler that counts nothing in the loss, so that the others need not wait for it.
     """
 
     frames: list[int]

@@ -1,6 +1,7 @@
 """The lines before a run: what is trained on what, how much, and where it goes."""
 
 from lerobot.datasets.sampler import MixtureSampler
+from lerobot.distributed.shard import is_sharded
 from lerobot.training.console import readable_count
 from lerobot.training.run import Run
 from lerobot.training.statistics import statistics_line
@@ -25,6 +26,7 @@ def header(run: Run) -> dict[str, str]:
             if effective != cfg.batch_size
             else ""
         ),
+        **_processes(run),
         "steps": f"{run.step} to {cfg.steps}, {epochs:.1f} passes over the data"
         if run.step
         else f"{cfg.steps}, {epochs:.1f} passes over the data",
@@ -36,6 +38,18 @@ def header(run: Run) -> dict[str, str]:
     if cfg.policy.push_to_hub:
         rows["publish"] = f"{cfg.policy.repo_id}, at the end"
     return rows
+
+
+def _processes(run: Run) -> dict[str, str]:
+    """How several processes train one policy, and what the batch size counts."""
+    cfg = run.cfg
+    if run.world.size == 1:
+        return {}
+    how = "one policy in shards (fsdp)" if is_sharded(run.policy) else "whole copies of the policy (ddp)"
+    meaning = f"--batch_size={cfg.batch_size} is per process"
+    if cfg.global_batch_size is not None:
+        meaning = f"--batch_size={cfg.global_batch_size} is global"
+    return {"processes": f"{run.world.size}, {how}; {meaning}"}
 
 
 def _mixture(run: Run) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Shards of a policy and its optimizer in a checkpoint: each process writes its own, and a resumed run cuts anew.
+"""Shards of a policy and its optimizer in a checkpoint: each process writes its own, a resumed run cuts anew.
 
-    .shards_200/ written by all processes, at once  ->  moved into 000200/ by the first one's writer
+.shards_200/ written by all processes, at once  ->  moved into 000200/ by the first one's writer
 """
 
 import shutil
@@ -9,6 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from lerobot.core import keys
+from lerobot.core.errors import CheckpointError
+from lerobot.core.files import write_json
 from lerobot.distributed.gather import (
     SHARDED_MODEL,
     SHARDED_OPTIMIZER,
@@ -16,10 +18,16 @@ from lerobot.distributed.gather import (
     full_state_dict,
     has_sharded_optimizer,
     load_sharded,
+    read_sharded_weights,
     save_sharded,
 )
 from lerobot.distributed.shard import is_sharded
-from lerobot.optim.state import load_optimizer_state
+from lerobot.optim.state import load_optimizer_state, read_json
+from lerobot.policies.classes import get_policy_class
+from lerobot.policies.config import PreTrainedConfig
+from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.policies.weights import load_weights, write_weights
+from lerobot.training.checkpoint import MANIFEST_FILE
 from lerobot.training.run import Run
 from lerobot.training.saver import explained
 
@@ -75,3 +83,45 @@ def restore_optimizer(run: Run, checkpoint: Path) -> None:
         return
     load_optimizer_state(run.optimizer, checkpoint / keys.TRAINING_STATE_FOLDER)
     cut_state(run.optimizer)
+
+
+def put_together(checkpoint: Path, *, delete: bool = False) -> Path:
+    """Write `model.safetensors` from the policy's shards in a checkpoint, or in its `pretrained_model`.
+
+    Args:
+        delete: remove the shards when that is done; those of the optimizer stay, a resumed run needs them.
+
+    Raises:
+        CheckpointError: there are no shards, or they are damaged, or not those of the policy of config.json.
+    """
+    folders = (checkpoint / SHARDED_MODEL, checkpoint / SHARDED_MODEL.name)
+    shards = next((folder for folder in folders if folder.is_dir()), None)
+    if shards is None:
+        raise CheckpointError(
+            f"{checkpoint} holds no {SHARDED_MODEL.name}. Give a checkpoint, .../checkpoints/002000, or its "
+            f"{keys.PRETRAINED_FOLDER}."
+        )
+    folder = shards.parent
+    policy = bare_policy(PreTrainedConfig.from_pretrained(folder))
+    load_weights(policy, policy.rename_weights(read_sharded_weights(shards)), source=str(shards))
+    write_weights(policy, folder)
+    if delete:
+        shutil.rmtree(shards)
+        _forget(folder.parent, beginning=SHARDED_MODEL.as_posix())
+    return folder / keys.WEIGHTS_FILE
+
+
+def _forget(checkpoint: Path, *, beginning: str) -> None:
+    """Take files that were removed out of the checkpoint's manifest, where it has one."""
+    manifest = checkpoint / MANIFEST_FILE
+    if not manifest.is_file():
+        return
+    tree = read_json(manifest, dict)
+    tree["files"] = {name: mark for name, mark in tree["files"].items() if not name.startswith(beginning)}
+    write_json(manifest, tree)
+
+
+def bare_policy(config: PreTrainedConfig) -> PreTrainedPolicy:
+    """A new policy whose weights are going to be replaced."""
+    kind = get_policy_class(config.type)
+    return kind(config, **({"initial_weights": False} if kind.has_initial_weights else {}))

@@ -22,8 +22,8 @@ def for_this_world(cfg: TrainConfig, world: World) -> TrainConfig:
     """
     if world.size == 1 and (cfg.num_processes or 1) > 1:
         raise ConfigError(
-            f"--num_processes={cfg.num_processes}, and this is one: the command lerobot-train starts several, or "
-            f"torchrun --nproc_per_node={cfg.num_processes} -m lerobot.scripts.train."
+            f"--num_processes={cfg.num_processes}, and this is one: the command lerobot-train starts "
+            f"several, or torchrun --nproc_per_node={cfg.num_processes} -m lerobot.scripts.train."
         )
     return replace(per_process(cfg, num_processes=world.size), num_processes=None)
 

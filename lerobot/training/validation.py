@@ -1,7 +1,7 @@
 """How good the policy is while it trains: loss on held-out episodes, success in simulation.
 
-Neither moves the run's random numbers: a run with evaluations takes the same steps as one without. Several processes
-share the batches, or the episodes, and find what one finds.
+Neither moves the run's random numbers: a run with evaluations takes the same steps as one without. Several
+processes share the batches, or the episodes, and find what one finds.
 """
 
 import math
@@ -20,17 +20,17 @@ from lerobot.distributed.shard import is_sharded
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EvalResult
 from lerobot.evaluation.rollout import evaluate, undisturbed_randomness
-from lerobot.policies.classes import get_policy_class
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training.checkpoint import step_name
 from lerobot.training.data import Batch
 from lerobot.training.metrics import Row
 from lerobot.training.run import Run
+from lerobot.training.shards import bare_policy
 from lerobot.training.transfer import to_device
 
 
 def validation_loss(run: Run) -> float:
-    """Mean loss over the held-out frames, in eval mode; every process enters and computes its share of them."""
+    """Mean loss over the held-out frames, in eval mode; every process enters and computes its share."""
     losses, sizes = [], []
     with run.untimed(), undisturbed_randomness(), torch.no_grad():
         run.policy.eval()
@@ -65,7 +65,7 @@ def num_held_out(run: Run) -> int:
 
 
 def held_out_batches(run: Run, *, first: int = 0, every: int = 1) -> Iterator[Batch]:
-    """The held-out frames, at most `max_eval_samples` of them, the same ones every time; some of their batches."""
+    """Some batches of the held-out frames, at most `max_eval_samples` of these, the same ones every time."""
     size, limit, frames = run.cfg.batch_size, num_held_out(run), run.held_out
     if isinstance(frames, StreamingLeRobotDataset):
         frames.set_epoch(0)
@@ -92,7 +92,7 @@ def evaluate_in_env(run: Run) -> Row:
 
 
 def evaluate_here(run: Run) -> EvalResult:
-    """The result of rolling the policy out in `cfg.env`; every process enters and runs its share of the episodes."""
+    """What the policy does in `cfg.env`; every process enters, runs its share of episodes, and gets all."""
     assert run.cfg.env is not None
     world, how_many = run.world, run.cfg.eval.n_episodes
     with run.untimed():
@@ -114,7 +114,9 @@ def evaluate_here(run: Run) -> EvalResult:
             num_ranks=world.size,
         )
         parts = world.gather(part)
-    episodes = sorted((episode for one in parts for episode in one.episodes), key=lambda episode: episode.index)
+    episodes = sorted(
+        (episode for one in parts for episode in one.episodes), key=lambda episode: episode.index
+    )
     return replace(parts[0], episodes=episodes, eval_s=max(one.eval_s for one in parts))
 
 
@@ -122,7 +124,6 @@ def acting_policy(run: Run) -> PreTrainedPolicy:
     """The policy to roll out: one in shards is put together, since episodes of processes differ in length."""
     if not is_sharded(run.policy):
         return run.policy
-    kind = get_policy_class(run.policy.config.type)
-    policy = kind(deepcopy(run.policy.config), **({"initial_weights": False} if kind.has_initial_weights else {}))
+    policy = bare_policy(deepcopy(run.policy.config))
     policy.load_state_dict(full_state_dict(run.policy))
     return policy.to(run.world.device).eval()

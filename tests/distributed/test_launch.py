@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from lerobot.core.command import LAUNCHED
 from lerobot.core.errors import ConfigError, DeviceError, LeRobotError
 from lerobot.distributed.launch import launch, processes_to_start
+from tests.fakes.processes import server
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +42,15 @@ def test_one_process_per_visible_gpu_unless_told_otherwise(monkeypatch, asked, d
 
 @pytest.mark.parametrize(
     ("asked", "device", "gpus", "said"),
-    [(8, "cuda", 4, "4 GPUs are visible"), (2, "cuda:0", 4, "--policy.device=cuda)"), (2, "mps", 0, "a GPU each")],
+    [
+        [
+            (8, "cuda", 4, "4 GPUs are visible"),
+            (2, "cuda:0", 4, "--policy.device=cuda)"),
+            (2, "mps", 0, "a GPU each"),
+        ],
+        (2, "cuda:0", 4, "--policy.device=cuda)"),
+        (2, "mps", 0, "a GPU each"),
+    ],
 )
 def test_what_cannot_be_is_said(monkeypatch, asked, device, gpus, said):
     monkeypatch.delenv("RANK", raising=False)
@@ -61,6 +68,7 @@ def test_a_process_of_a_launcher_starts_none(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ how they end
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 PROGRAM = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -96,7 +104,8 @@ def test_flags_arrive_unchanged_and_one_process_has_the_console(run, tmp_path, c
     words = ["--task=for $5 ${local_rank} $$", "--x", "a b", "--y='ü'"]
     run(
         """
-(FOLDER / f"{RANK}.json").write_text(json.dumps([sys.argv[1:], os.environ["WORLD_SIZE"], os.environ["LOCAL_RANK"]]))
+found = [sys.argv[1:], os.environ["WORLD_SIZE"], os.environ["LOCAL_RANK"]]
+(FOLDER / f"{RANK}.json").write_text(json.dumps(found))
 print("out", RANK)
 print("err", RANK, file=sys.stderr)
 """,
@@ -116,9 +125,8 @@ print("err", RANK, file=sys.stderr)
     [
         ('raise ConfigError("Give another.")', 2, "Give another.", "Process"),
         ('time.sleep(30 * (1 - RANK)); raise TrainingError("It is NaN.")', 1, "It is NaN.", "Process"),
-        ('time.sleep(30 * (1 - RANK)); os.kill(os.getpid(), signal.SIGKILL)', 1, "Process 1 was ended by SIGKILL", "None"),
-        ('os.kill(os.getpid(), signal.SIGKILL) if RANK else time.sleep(0.05)\nraise LostConnectionError("gone")', 1,
-         "Process 1 was ended by SIGKILL", "gone"),
+        (f"time.sleep(30 * (1 - RANK)); {KILLED}", 1, "Process 1 was ended by SIGKILL", "None"),
+        (f'{KILLED} if RANK else 0\nraise LostConnectionError("gone")', 1, "ended by SIGKILL", "gone"),
         ('raise LostConnectionError("The cable.")', 1, "The cable.", "Process"),
         ('time.sleep(30 * (1 - RANK)); 1 / 0', 1, "ZeroDivisionError", "It is"),
     ],
@@ -146,28 +154,31 @@ signal.signal(signal.SIGTERM, lambda *_: (FOLDER / f"{RANK}.stopped").write_text
 (FOLDER / f"{RANK}.ready").write_text("yes")
 while not (FOLDER / f"{RANK}.stopped").exists():
     time.sleep(0.05)
-time.sleep(1.5)  # a save
+time.sleep(0.5)  # a save
 (FOLDER / f"{RANK}.saved").write_text("yes")
 """
 
 
+def launched(folder: Path) -> None:
+    """A process of its own that launches, and writes what it says into a file."""
+    os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT), 2)
+    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{ROOT}"
+    launch(2, module="program", words=[])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_request_to_stop_is_passed_on_once_and_waited_for(tmp_path, number):
     (tmp_path / "program.py").write_text(PROGRAM.format(body=STOPPABLE.strip().replace("\n", "\n    ")))
-    starter = "from lerobot.distributed.launch import launch; launch(2, module='program', words=[])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", starter],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = server().Process(target=launched, args=(tmp_path,))
+    process.start()
     deadline = time.monotonic() + 60
     while not all((tmp_path / f"{rank}.ready").exists() for rank in range(2)):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.05)
-    process.send_signal(getattr(signal, number))
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, said
+    os.kill(process.pid, number)
+    process.join(60)
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 0, said
     assert said.count("Stopping after this step") == 1
     assert all((tmp_path / f"{rank}.saved").exists() for rank in range(2))

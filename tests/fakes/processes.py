@@ -14,9 +14,7 @@ LIMIT_S = 90
 
 def together(count: int, work, *args) -> list:
     """What `work(*args)` gives in each of `count` processes, in order; they may join a world."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lerobot.training.loop"])
-    port, processes, ends = free_port(), [], []
+    context, port, processes, ends = server(), free_port(), [], []
     for rank in range(count):
         end, far_end = context.Pipe(duplex=False)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
@@ -37,12 +35,19 @@ def together(count: int, work, *args) -> list:
     return [found for _, found in answers]
 
 
+def server():
+    """Makes processes that need not load torch any more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lerobot.training.loop"])
+    return context
+
+
 def enter(far_end: Connection, place: dict, work, args: tuple) -> None:
     """The life of one process."""
     os.environ |= {name: str(value) for name, value in place.items()}
     try:
         far_end.send((True, work(*args)))
-    except BaseException:
+    except BaseException:  # noqa: BLE001  whatever it is, the test says it
         far_end.send((False, traceback.format_exc()))
 
 

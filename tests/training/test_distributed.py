@@ -1,4 +1,4 @@
-"""Several processes train together: each frame counts once, and steps are those of one with the large batch."""
+"""Several processes train together: each frame counts once, steps are those of one with the large batch."""
 
 from contextlib import nullcontext
 from itertools import islice
@@ -12,20 +12,24 @@ from safetensors.torch import load_file
 
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES
+from lerobot.core.errors import LostConnectionError
 from lerobot.core.flags import parse
 from lerobot.distributed.world import joined
-from lerobot.policies.act.policy import ACTPolicy
+from lerobot.scripts.convert_dcp import convert_dcp
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import Run, start
-from lerobot.training.validation import evaluate_here, validation_loss
+from lerobot.training.step import update
+from lerobot.training.transfer import to_device
+from lerobot.training.validation import acting_policy, evaluate_here, validation_loss
 from tests.fakes.processes import together
 from tests.fakes.walk import WalkConfig, Walker, pipelines
 from tests.training.conftest import TINY_ACT, make_dataset
 
 pytestmark = pytest.mark.slow
 FRAMES = 35
+THRICE = "--gradient_accumulation_steps=3"
 STILL = ["--policy.use_vae=false", "--policy.dropout=0"]  # nothing random: the same whoever computes it
 
 
@@ -41,7 +45,12 @@ def odd_datasets(tmp_path_factory):
 @pytest.fixture
 def odd_flags(odd_datasets):
     def make(output_dir, *more):
-        words = ["--dataset.repo_id=me/a", f"--dataset.root={odd_datasets / 'a'}", *TINY_ACT, "--num_workers=1"]
+        words = [
+            "--dataset.repo_id=me/a",
+            f"--dataset.root={odd_datasets / 'a'}",
+            *TINY_ACT,
+            "--num_workers=1",
+        ]
         return [*words, f"--output_dir={output_dir}", "--log_freq=1", "--save_freq=0", *more]
 
     return make
@@ -64,7 +73,7 @@ def rows(run: Path, name: str = "loss") -> list[float]:
     return [row[name] for row in read_metrics(run / METRICS_FILE) if name in row]
 
 
-# ----------------------------------------------------------------------------------------- the frames of an epoch
+# ------------------------------------------------------------------------------- the frames of an epoch
 def counted_frames(cases: list[tuple[list[str], int]]) -> list[list[list[int]]]:
     """Frames that count in the loss, per case and batch of this process, as the policy gets them."""
     with joined(torch.device("cpu")) as world:
@@ -114,7 +123,7 @@ def test_every_epoch_is_partitioned(odd_flags, odd_datasets, tmp_path, count, si
         (2, ["--batch_size=16"], ["--batch_size=8"]),  # the last batch is of 2 and 1 frames
         (3, ["--batch_size=33"], ["--batch_size=11"]),  # ... of 1 and 1, and a filler
         (2, ["--batch_size=16"], ["--batch_size=16", "--batch_size_is=global"]),
-        (2, ["--batch_size=6", "--gradient_accumulation_steps=3"], ["--batch_size=3", "--gradient_accumulation_steps=3"]),
+        (2, ["--batch_size=6", THRICE], ["--batch_size=3", THRICE]),
         (2, ["--batch_size=16"], ["--batch_size=8", "--parallelism=fsdp"]),
     ],
     ids=["uneven", "filler", "global", "accumulated", "shards"],
@@ -141,7 +150,11 @@ def test_shards_go_on_with_any_number_of_processes(odd_flags, tmp_path):
         ".metadata", "__0_0.distcp", "__1_0.distcp"
     ]  # fmt: skip
     assert not (checkpoint / "training_state/optimizer_state.safetensors").exists()
-    ACTPolicy.from_pretrained(checkpoint)  # strict
+    gathered = (checkpoint / "pretrained_model/model.safetensors").read_bytes()
+    (checkpoint / "pretrained_model/model.safetensors").unlink()
+    convert_dcp([f"--checkpoint_dir={checkpoint}", "--delete_dcp=true"])
+    assert (checkpoint / "pretrained_model/model.safetensors").read_bytes() == gathered
+    assert not (checkpoint / "pretrained_model/pytorch_model_fsdp_0").exists()
     again = ["--resume=true", f"--output_dir={tmp_path / 'cut'}"]
     together(2, quietly, [*again, "--steps=3"])
     train([*again, "--steps=4"])  # in one piece
@@ -167,7 +180,10 @@ def test_shards_compute_in_half_precision(odd_flags, tmp_path):
 
 
 def test_resumed_together_they_go_on_as_if_nothing_had_happened(odd_flags, tmp_path):
-    words = ["--policy.dropout=0.1", "--batch_size=9"]  # random numbers differ per process; two batches an epoch
+    words = [
+        "--policy.dropout=0.1",
+        "--batch_size=9",
+    ]  # random numbers differ per process; two batches an epoch
     together(2, quietly, odd_flags(tmp_path / "whole", *words, "--steps=4"))
     together(2, quietly, odd_flags(tmp_path / "parts", *words, "--steps=1"))
     together(2, quietly, ["--resume=true", f"--output_dir={tmp_path / 'parts'}", "--steps=4"])
@@ -176,14 +192,58 @@ def test_resumed_together_they_go_on_as_if_nothing_had_happened(odd_flags, tmp_p
     assert len(rows(tmp_path / "whole")) == 4 and rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
+# ----------------------------------------------------------------------------------------- when one fails
+def lose_one(words: list[str]) -> str:
+    """What the first process says when the second one is gone after a step."""
+    try:
+        with joined(torch.device("cpu")) as world:
+            run = start(config_of(words), world)
+            for group in run.batches():
+                update(run, group)
+                run.step += 1
+                if not world.is_main:
+                    return "gone"
+    except LostConnectionError as error:
+        return str(error)
+    return "never noticed"
+
+
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
+def test_a_process_that_is_gone_ends_the_others(odd_flags, tmp_path, parallelism):
+    words = odd_flags(
+        tmp_path / "run", *STILL, "--batch_size=4", "--steps=50", f"--parallelism={parallelism}"
+    )
+    first, second = together(2, lose_one, words)
+    assert second == "gone" and "lost the connection to another process" in first
+
+
+def act_in_shards(words: list[str]) -> list:
+    """The chunk that a policy in shards plans, put together for acting."""
+    with joined(torch.device("cpu")) as world:
+        run = start(config_of(words), world)
+        policy = acting_policy(run)
+        assert (policy is run.policy) == (world.size == 1)
+        batch = run.prepare(to_device(run.dataset.batch([0, 1]), world.device))
+        return policy.predict_action_chunk(batch).tolist()
+
+
 # ----------------------------------------------------------------------------------------- how good it is
+def test_a_policy_in_shards_acts_in_one_piece(odd_flags, tmp_path):
+    words = odd_flags(tmp_path / "run", *STILL, "--steps=1", "--parallelism=fsdp")
+    alone = act_in_shards(words)
+    for found in together(2, act_in_shards, words):
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(alone))
+
+
 def losses(cases: list[list[str]]) -> list[float]:
     with joined(torch.device("cpu")) as world:
         return [validation_loss(start(config_of(words), world)) for words in cases]
 
 
 def test_a_validation_loss_is_that_of_one_process(odd_flags, tmp_path):
-    words = odd_flags(tmp_path / "run", *STILL, "--dataset.eval_split=0.4", "--batch_size=4", "--steps=1")  # 14 frames
+    words = odd_flags(
+        tmp_path / "run", *STILL, "--dataset.eval_split=0.4", "--batch_size=4", "--steps=1"
+    )  # 14 frames
     cases = [
         words,
         [*words, "--parallelism=fsdp"],
