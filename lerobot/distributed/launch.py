@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
+INTERRUPTED = 130  # exit status after Ctrl-C
+ECHO = 2  # blame of a process that failed because another one was gone
 LAST_LINES = 30  # of what a process without the console wrote, shown when it failed without a word
 
 
@@ -90,7 +92,7 @@ def launch(count: int, *, module: str, words: Sequence[str]) -> None:
                 del os.environ[LAUNCHED]
         if not result.is_failed():
             return
-        if asked_to_stop and not any(_has_said(failure) for failure in result.failures.values()):
+        if asked_to_stop and all(map(_was_interrupted, result.failures.values())):
             raise KeyboardInterrupt
         raise _cause(result, folder)
 
@@ -175,8 +177,12 @@ def _blame(failure: "ProcessFailure") -> int:
     """The smaller, the likelier the cause: a message, a crash or a signal, an echo, stopped by the agent."""
     if _has_said(failure):
         is_echo = failure.error_file_data.get("kind") == LostConnectionError.__name__
-        return 2 if is_echo else 0
+        return ECHO if is_echo else 0
     return 3 if failure.exitcode == -signal.SIGTERM else 1
+
+
+def _was_interrupted(failure: "ProcessFailure") -> bool:
+    return failure.exitcode in (INTERRUPTED, -signal.SIGTERM) or _blame(failure) == ECHO
 
 
 def _has_said(failure: "ProcessFailure") -> bool:

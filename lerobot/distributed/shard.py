@@ -8,6 +8,7 @@ Paper: Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Dat
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,13 +31,14 @@ def replicate(module: nn.Module, device: torch.device, *, is_static: bool) -> nn
             Then those that no loss reaches are found once; otherwise they are looked for in each pass.
     """
     has_changing_buffers = any(isinstance(part, _BatchNorm) for part in module.modules())
+    more: dict[str, Any] = {SYNC_BUFFERS: has_changing_buffers}
     return DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
         static_graph=is_static,
         find_unused_parameters=not is_static,
-        **{SYNC_BUFFERS: has_changing_buffers},
+        **more,
     )
 
 

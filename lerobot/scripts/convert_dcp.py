@@ -27,8 +27,10 @@ class ConvertDCPConfig:
 
 def convert_dcp(args: ConvertDCPConfig | Sequence[str] | None = None) -> Path:
     """Convert as a config, a list of flags, or (None) the command line says; gives the file."""
-    is_parsed = isinstance(args, ConvertDCPConfig)
-    cfg = args if is_parsed else parse(ConvertDCPConfig, args, program="lerobot-convert-dcp")
+    if isinstance(args, ConvertDCPConfig):
+        cfg = args
+    else:
+        cfg = parse(ConvertDCPConfig, args, program="lerobot-convert-dcp")
     from lerobot.training.shards import put_together
 
     path = put_together(cfg.checkpoint_dir, delete=cfg.delete_dcp)

@@ -6,12 +6,14 @@ lerobot-train --output_dir=outputs/train/act_pick --resume=true
 With several visible GPUs one process per GPU is started; --num_processes=1 says no.
 """
 
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lerobot.core.aliases import TRAIN_ALIASES
-from lerobot.core.command import command
+from lerobot.core.command import LAUNCHED, command
 from lerobot.core.flags import parse
 from lerobot.distributed.launch import launch, processes_to_start
 from lerobot.training.batch_size import per_process
@@ -34,15 +36,24 @@ def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
 
 def read(words: Sequence[str] | None) -> TrainConfig:
     """The config that flags, or the command line (None), describe."""
-    how = {"aliases": TRAIN_ALIASES, "complete": complete, "find": find_config}
-    return parse(TrainConfig, words, program="lerobot-train", **how)
+    return parse(
+        TrainConfig,
+        words,
+        program="lerobot-train",
+        aliases=TRAIN_ALIASES,
+        complete=complete,
+        find=find_config,
+    )
 
 
 @command
 def main() -> None:
     """Entry point of `lerobot-train`."""
     words = sys.argv[1:]
+    if LAUNCHED in os.environ:  # what there is to say of the flags was said before this process was started
+        logging.disable(logging.WARNING)
     cfg = read(words)
+    logging.disable(logging.NOTSET)
     assert cfg.policy is not None
     count = processes_to_start(cfg.num_processes, device=cfg.policy.device)
     if count > 1:

@@ -153,6 +153,7 @@ class Run:
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
         self.first_step = self.console.first_step = self.step
+        self.output_dir = self.world.gather(self.output_dir)[0]  # its name may hold the time
         if self.world.is_main:
             make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
@@ -172,7 +173,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     assert cfg.policy is not None
     cfg = for_this_world(cfg, world)
     assert cfg.policy is not None
-    output_dir = world.gather(choose_output_dir(cfg))[0]  # its name may hold the time
+    output_dir = choose_output_dir(cfg)
     if cfg.policy.repo_id is None:
         cfg.policy.push_to_hub = False  # other installations refuse a file with the one and not the other
     seed_everything(cfg.seed, rank=world.rank)

@@ -67,7 +67,7 @@ def test_a_process_of_a_launcher_starts_none(monkeypatch):
         processes_to_start(2, device="cuda")
 
 
-# ------------------------------------------------------------------------------------------------ how they end
+# ------------------------------------------------------------------------------------------ how they end
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 PROGRAM = """
 import json, os, signal, sys, time
