@@ -106,7 +106,7 @@ class DatasetMixture(torch.utils.data.Dataset):
         lengths = [len(part) for part in self.parts]
         self.starts = np.cumsum([0, *lengths])[:-1]  # first item of each part
         self._first_frame = np.cumsum([0, *(m.total_frames for m in meta.parts)])[:-1]
-        self._first_episode = np.cumsum([0, *(m.total_episodes for m in meta.parts)])[:-1]
+        self.first_episodes = np.cumsum([0, *(m.total_episodes for m in meta.parts)])[:-1]  # of each part
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -159,7 +159,7 @@ class DatasetMixture(torch.utils.data.Dataset):
                 found[f"{common}{keys.PAD_SUFFIX}"] = batch[f"{own}{keys.PAD_SUFFIX}"]
         found[keys.TASK] = batch[keys.TASK]
         found[keys.INDEX] = batch[keys.INDEX] + int(self._first_frame[part])
-        found[keys.EPISODE_INDEX] = batch[keys.EPISODE_INDEX] + int(self._first_episode[part])
+        found[keys.EPISODE_INDEX] = batch[keys.EPISODE_INDEX] + int(self.first_episodes[part])
         return found
 
 

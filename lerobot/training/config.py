@@ -126,6 +126,11 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
+        if self.dataset.streaming and self.curriculum.difficulty is not None:
+            raise ConfigError(
+                "--curriculum.difficulty needs every episode at hand, and --dataset.streaming=true reads "
+                "them as they come. Leave one of them out."
+            )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
 

@@ -35,12 +35,14 @@ from lerobot.training.checks import (
 )
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
+from lerobot.training.curriculum import Curriculum
 from lerobot.training.data import Batch, BatchLoader, Position
+from lerobot.training.difficulty import build_curriculum
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
-from lerobot.training.stream import StreamLoader
+from lerobot.training.stream import StreamedSource, StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
 
@@ -64,6 +66,7 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    curriculum: Curriculum | None = None
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
@@ -86,6 +89,8 @@ class Run:
         """The micro-batches of each step still to take, on the device and preprocessed."""
         batches = feed(self.augmentation.numbered(self.loader), self.world.device, pin=self.cfg.pin_memory)
         while not self.finished:
+            if self.curriculum is not None:
+                self.curriculum.announce(self.step, say=self.console.say)
             group = []
             for _ in range(self.cfg.gradient_accumulation_steps):
                 asked_s = time.perf_counter()
@@ -137,6 +142,8 @@ class Run:
                     1.0, means.get("data_s", 0.0) * self.cfg.gradient_accumulation_steps * steps / elapsed_s
                 ),
             }
+            if self.curriculum is not None:
+                row |= self.curriculum.row(self.step)
         row |= more or {}
         if self.world.is_main:
             for sink in self.sinks:
@@ -146,6 +153,9 @@ class Run:
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
         self.first_step = self.console.first_step = self.step
+        if self.curriculum is not None:
+            micro = self.cfg.gradient_accumulation_steps
+            self.curriculum.begin(first_step=self.step, steps=self.cfg.steps, num_micro=micro)
         if self.world.is_main:
             make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
@@ -178,7 +188,8 @@ def start(cfg: TrainConfig, world: World) -> Run:
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    loader = build_loader(cfg, source, **place)
+    curriculum = None if isinstance(source, StreamedSource) else build_curriculum(cfg, source, world)
+    loader = build_loader(cfg, source, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
@@ -197,6 +208,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
         loader=loader,
+        curriculum=curriculum,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),

@@ -1,9 +1,13 @@
 """Sections of a run's settings: tracking, averaging, adapters, weighting, curriculum, stopping early."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from lerobot.core.config import extra
+from lerobot.core.errors import ConfigError, suggest
+
+LENGTH, LOSS, COLUMN, JSON = "length", "loss", "column:", ".json"  # what --curriculum.difficulty may be
 
 
 @dataclass(kw_only=True)
@@ -75,9 +79,28 @@ class SampleWeightingConfig:
 class CurriculumConfig:
     """Begin with easy episodes: up to each threshold of the run, only the easiest part of them is drawn."""
 
-    difficulty: str | None = None  # length, loss, column:NAME, or a JSON file {episode: number}; null is off
-    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.7])  # shares of the run
+    difficulty: str | None = None  # length, loss, column:NAME, or a .json file {episode: number}; null is off
+    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.7])  # shares of the run, ascending
     shares: list[float] = field(default_factory=lambda: [1 / 3, 2 / 3])  # easiest share drawn before each
+
+    def __post_init__(self) -> None:
+        kind = self.difficulty
+        if not (kind in (None, LENGTH, LOSS) or kind.startswith(COLUMN) or kind.endswith(JSON)):
+            raise ConfigError(
+                f"--curriculum.difficulty={kind}: expected length, loss, column:NAME, or a .json file "
+                f"{{episode: number}}.{suggest(kind, (LENGTH, LOSS))}"
+            )
+        if len(self.thresholds) != len(self.shares):
+            raise ConfigError(
+                f"--curriculum.thresholds={self.thresholds} and --curriculum.shares={self.shares}: expected "
+                "as many numbers in both, a share to draw before each threshold."
+            )
+        for name in ("thresholds", "shares"):
+            values = [0, *getattr(self, name), 1]
+            if any(low >= high for low, high in pairwise(values)):
+                raise ConfigError(
+                    f"--curriculum.{name}={getattr(self, name)}: expected ascending numbers between 0 and 1."
+                )
 
 
 @dataclass(kw_only=True)

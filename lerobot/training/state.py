@@ -26,6 +26,7 @@ def save_checkpoint(run: Run) -> None:
     """
     check_weights(run.policy, step=run.step)
     rng = run.world.gather(take_rng())
+    curriculum = run.curriculum.state_dict() if run.curriculum else None
     if run.world.is_main:
         cfg = run.cfg
         run.last_checkpoint = checkpoint.save(
@@ -43,6 +44,7 @@ def save_checkpoint(run: Run) -> None:
             rng=rng,
             write_more=lambda folder: save_per_dataset(cfg, [run.processors, *run.other_processors], folder),
             extra={"sampler": run.position.state()}
+            | ({"curriculum": curriculum} if curriculum else {})
             | ({"scaler": run.scaler.state_dict()} if run.scaler else {}),
         )
     run.world.wait()
@@ -65,6 +67,8 @@ def restore_state(run: Run) -> None:
         )
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
+    if run.curriculum and "curriculum" in progress.extra:
+        run.curriculum.load_state_dict(progress.extra["curriculum"])
     run.step, run.last_checkpoint = progress.step, folder
     run.loader.start = position_of(run, progress)
 

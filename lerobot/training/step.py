@@ -19,6 +19,8 @@ def update(run: Run, group: list[Batch]) -> None:
         loss = loss / len(group)
         (run.scaler.scale(loss) if run.scaler else loss).backward()
         run.meter.add({"loss": loss * len(group), **numbers(info or {})})
+        if run.curriculum is not None:
+            run.curriculum.observe(batch, info)
     if run.scaler:
         run.scaler.unscale_(run.optimizer)
     limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
