@@ -32,6 +32,8 @@ def update(run: Run, group: list[Batch]) -> None:
         if run.scheduler is not None:
             run.scheduler.step()
         run.policy.update()
+        if run.ema is not None:
+            run.ema.update()
     run.optimizer.zero_grad(set_to_none=True)
     run.meter.add({**shares.sums, "grad_norm": grad_norm, "lr": learning_rate})
 
