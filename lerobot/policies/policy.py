@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
+from lerobot.nn.loss import Reduction
 from lerobot.policies.card import model_card
 from lerobot.policies.classes import get_policy_class
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.device import asked_device, stored_device
+from lerobot.policies.items import ITEMS, counted_by_items, num_items, takes_totals
 from lerobot.policies.legacy import is_legacy, split_stats
 from lerobot.policies.locate import locate
 from lerobot.policies.observation import to_tensors
@@ -44,12 +46,20 @@ class PreTrainedPolicy(nn.Module):
 
     Class attributes: `config_class`; `name`, the value of `--policy.type`; `has_initial_weights`, whether a
     new one begins with weights from elsewhere, which `initial_weights=False` in `__init__` leaves out because
-    a checkpoint has its own.
+    a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
+    alone does not.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
     name: ClassVar[str]
     has_initial_weights: ClassVar[bool] = False
+    has_item_losses: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        if "forward" in vars(cls) and not takes_totals(cls.forward):
+            cls.forward = counted_by_items(cls.forward)  # type: ignore[method-assign]
+            cls.has_item_losses = False
 
     def __init__(self, config: PreTrainedConfig) -> None:
         """Keep and check the config.
@@ -64,9 +74,30 @@ class PreTrainedPolicy(nn.Module):
         self._processors: Pair | None = None
 
     # --- what a policy writes
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """The loss () of a preprocessed batch, and named parts of it for the log, detached."""
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        *,
+        reduction: Reduction = "mean",
+        totals: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The loss () of a preprocessed batch, and named parts of it for the log, detached.
+
+        A plug-in may write `forward(self, batch)` alone: a mean over items that all count the same.
+
+        Args:
+            batch: may hold `loss_weight` (B,), how much each item counts.
+            reduction: `none` gives the losses (B,) of single items, whatever their weight.
+            totals: what this batch and others have together of each of `loss_totals`. The loss, and the parts
+                of it, are then this batch's share: those of all the batches add up to that of one large one.
+
+        Returns a loss, and parts among which may be `item_losses` (B,).
+        """
         raise NotImplementedError
+
+    def loss_totals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many values () each mean of the loss is over, items counted by their weight; nothing waits."""
+        return {ITEMS: num_items(batch)}
 
     def plan(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
         """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations."""

@@ -38,6 +38,7 @@ from lerobot.training.console import TrainingConsole
 from lerobot.training.curriculum import Curriculum
 from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.difficulty import build_curriculum
+from lerobot.training.ema import EMA
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
@@ -62,6 +63,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     grad_clip_norm: float
+    ema: EMA | None  # the average of the weights
     loader: BatchLoader | StreamLoader
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
@@ -80,6 +82,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
+
+    @property
+    def evaluated_policy(self) -> PreTrainedPolicy:
+        """What validation and evaluations look at: the averaged weights where there are such, or the last."""
+        return self.ema.policy if self.ema is not None and self.cfg.ema.use_for_eval else self.policy
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
@@ -207,6 +214,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
+        ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
         curriculum=curriculum,
         augmentation=Augmentation(cfg, meta),
