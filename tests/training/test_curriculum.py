@@ -281,3 +281,23 @@ def test_a_stream_has_no_curriculum(flags, graded, tmp_path):
 def test_settings_that_make_no_sense_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         CurriculumConfig(difficulty="length", **settings)
+
+
+@pytest.mark.slow
+def test_losses_are_measured_and_a_resumed_run_equals_an_uninterrupted_one(flags, graded, tmp_path):
+    more = ["--curriculum.difficulty=loss", "--steps=24", "--log_freq=2", "--gradient_accumulation_steps=2"]
+    whole = words(flags, graded, tmp_path / "whole", *more, "--num_workers=2", "--save_freq=0")
+    train(whole)
+    for stop in (11, 13):  # the second pass begins in the middle of step 4, others follow
+        parts = tmp_path / f"parts{stop}"
+        train(words(flags, graded, parts, *more, "--num_workers=0", f"--save_freq={stop}"))
+        config = parts / f"checkpoints/{stop:06d}/pretrained_model/train_config.json"
+        train([f"--config_path={config}", "--resume=true", "--num_workers=1"])
+        one, two = (
+            load_file(run / "checkpoints/last/pretrained_model/model.safetensors")
+            for run in (tmp_path / "whole", parts)
+        )
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    rows = rows_of(tmp_path / "whole")
+    assert [row["curriculum/episodes"] for row in rows[::5]] == [2, 4, 6]
+    assert 0 < rows[-1]["curriculum/difficulty"] < 100
