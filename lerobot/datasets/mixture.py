@@ -105,7 +105,7 @@ class DatasetMixture(torch.utils.data.Dataset):
         self.meta, self.parts = meta, list(parts)
         lengths = [len(part) for part in self.parts]
         self.starts = np.cumsum([0, *lengths])[:-1]  # first item of each part
-        self._first_frame = np.cumsum([0, *(m.total_frames for m in meta.parts)])[:-1]
+        self.first_frames = np.cumsum([0, *(m.total_frames for m in meta.parts)])[:-1]  # of each part
         self.first_episodes = np.cumsum([0, *(m.total_episodes for m in meta.parts)])[:-1]  # of each part
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class DatasetMixture(torch.utils.data.Dataset):
             if f"{own}{keys.PAD_SUFFIX}" in batch:
                 found[f"{common}{keys.PAD_SUFFIX}"] = batch[f"{own}{keys.PAD_SUFFIX}"]
         found[keys.TASK] = batch[keys.TASK]
-        found[keys.INDEX] = batch[keys.INDEX] + int(self._first_frame[part])
+        found[keys.INDEX] = batch[keys.INDEX] + int(self.first_frames[part])
         found[keys.EPISODE_INDEX] = batch[keys.EPISODE_INDEX] + int(self.first_episodes[part])
         return found
 

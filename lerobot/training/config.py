@@ -22,7 +22,7 @@ from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
 from lerobot.training.contradictions import check_objective
-from lerobot.training.releases import from_other_releases
+from lerobot.training.releases import from_other_releases, with_weighting_section
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -128,11 +128,15 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
-        if self.dataset.streaming and self.curriculum.difficulty is not None:
-            raise ConfigError(
-                "--curriculum.difficulty needs every episode at hand, and --dataset.streaming=true reads "
-                "them as they come. Leave one of them out."
-            )
+        for is_given, flag in (
+            (self.curriculum.difficulty is not None, "--curriculum.difficulty"),
+            (self.sample_weighting is not None, "--sample_weighting"),
+        ):
+            if self.dataset.streaming and is_given:
+                raise ConfigError(
+                    f"{flag} needs every episode at hand, and --dataset.streaming=true reads them as they "
+                    "come. Leave one of them out."
+                )
         if self.statistics == "checkpoint" and not self.policy.pretrained_path:
             raise ConfigError("--statistics=checkpoint needs the checkpoint: give --policy.path=CHECKPOINT.")
         if self.statistics == "checkpoint" and self.dataset.stats == "per_dataset":
@@ -149,7 +153,6 @@ class TrainConfig:
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
-            (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 
@@ -181,7 +184,7 @@ MINIMUM = {
 
 def complete(file: Tree, flags: Tree) -> Tree:
     """One tree from file and flags, with the checkpoint's config, resumed run and presets filled in."""
-    flags = dict(flags)
+    file, flags = with_weighting_section(file), with_weighting_section(flags)
     config_path = flags.pop("config_path", None)
     if (
         config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE

@@ -18,6 +18,7 @@ def header(run: Run) -> dict[str, str]:
         "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
         **_mixture(run),
         **({"curriculum": run.curriculum.summary} if run.curriculum else {}),
+        **({"weights": run.weighting.summary} if run.weighting else {}),
         "policy": f"{cfg.policy.type}, {readable_count(total)} parameters, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"

@@ -46,6 +46,7 @@ from lerobot.training.source import Dataset, build_loader, open_source, read_met
 from lerobot.training.stream import StreamedSource, StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
+from lerobot.training.weighting import Weighting, build_weighting
 
 
 @dataclass(kw_only=True)
@@ -69,6 +70,7 @@ class Run:
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
     curriculum: Curriculum | None = None
+    weighting: Weighting | None = None
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
@@ -103,7 +105,7 @@ class Run:
                 asked_s = time.perf_counter()
                 batch = next(batches)
                 self.meter.add({"data_s": time.perf_counter() - asked_s})
-                group.append(self.prepare(self.augmentation(batch)))
+                group.append(self.weighed(self.prepare(self.augmentation(batch))))
             yield group
 
     def prepare(self, batch: Batch) -> Batch:
@@ -112,6 +114,14 @@ class Run:
         if self.cfg.task is not None:
             batch["task"] = [self.cfg.task] * len(batch["index"])
         return preprocess([self.processors, *self.other_processors], batch)
+
+    def weighed(self, batch: Batch) -> Batch:
+        """A prepared batch with the weights of its items, where they have any."""
+        if self.weighting is None:
+            return batch
+        batch = self.weighting(batch)
+        self.meter.add(self.weighting.numbers(batch))
+        return batch
 
     @property
     def position(self) -> Position:
@@ -195,7 +205,9 @@ def start(cfg: TrainConfig, world: World) -> Run:
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    curriculum = None if isinstance(source, StreamedSource) else build_curriculum(cfg, source, world)
+    is_streamed = isinstance(source, StreamedSource)
+    curriculum = None if is_streamed else build_curriculum(cfg, source, world)
+    weighting = None if is_streamed else build_weighting(cfg, source, world.device)
     loader = build_loader(cfg, source, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
@@ -217,6 +229,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
         curriculum=curriculum,
+        weighting=weighting,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),

@@ -63,16 +63,34 @@ class PeftConfig:
     lora_alpha: int | None = None  # scale of the adapters; null is r
 
 
+# Kinds of weighting, and their extra_params.
+WEIGHTINGS = {"rabc": ("fallback_weight", "chunk_size"), "column": ("column",), "tasks": (), "uniform": ()}
+
+
 @dataclass(kw_only=True)
 class SampleWeightingConfig:
-    """Weights of items in the loss, from predicted progress (RA-BC)."""
+    """Weights of items in the loss: from predicted progress (RA-BC), a column, or by task."""
 
-    type: str = "rabc"  # how weights are made
-    progress_path: str | None = None  # table with the progress of every frame
-    head_mode: str = "sparse"  # which head's progress is read
-    kappa: float = 0.01  # progress per step from which an item counts fully
-    epsilon: float = 1e-6  # against division by zero
-    extra_params: dict[str, Any] = field(default_factory=dict)  # further settings of a kind of weighting
+    type: str = "rabc"  # rabc, column (extra_params={column: NAME}), tasks (all count the same), uniform
+    progress_path: str | None = None  # rabc: table of progress; null is sarm_progress.parquet of the dataset
+    head_mode: str = "sparse"  # rabc: sparse or dense, which head's progress is read
+    kappa: float = 0.01  # rabc: progress over a chunk from which an item counts fully
+    epsilon: float = 1e-6  # rabc: against division by zero
+    extra_params: dict[str, Any] = field(default_factory=dict)  # rabc: fallback_weight, chunk_size; column
+
+    def __post_init__(self) -> None:
+        if self.type not in WEIGHTINGS:
+            raise ConfigError(
+                f"--sample_weighting.type={self.type}: expected one of {', '.join(WEIGHTINGS)}."
+                f"{suggest(self.type, WEIGHTINGS)}"
+            )
+        known = WEIGHTINGS[self.type]
+        for name in self.extra_params:
+            if name not in known:
+                raise ConfigError(
+                    f"--sample_weighting.extra_params={{{name}: ...}}: {self.type} takes "
+                    f"{' and '.join(known) or 'none'}.{suggest(name, known)}"
+                )
 
 
 @dataclass(kw_only=True)
