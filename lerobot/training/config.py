@@ -105,7 +105,7 @@ class TrainConfig:
     on_nan: Literal["stop", "skip"] = extra("stop")  # what a loss or gradient that is no number does
     keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
-    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0 makes it wait
+    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0: it waits instead
     trackio: TrackioConfig = extra(factory=TrackioConfig)  # Trackio
     online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
@@ -179,6 +179,7 @@ MINIMUM = {
     "eval_freq": 0,
     "save_freq": 0,
     "gradient_accumulation_steps": 1,
+    "eval_workers": 0,
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
@@ -39,6 +39,7 @@ from lerobot.training.curriculum import Curriculum
 from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.difficulty import build_curriculum
 from lerobot.training.ema import EMA
+from lerobot.training.evaluator import Evaluator
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
@@ -71,6 +72,7 @@ class Run:
     console: TrainingConsole
     curriculum: Curriculum | None = None
     weighting: Weighting | None = None
+    evaluator: Evaluator | None = None  # of the main process, where evaluations have processes of their own
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
@@ -176,9 +178,21 @@ class Run:
         if self.world.is_main:
             make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
+            if self.cfg.env is not None and self.cfg.eval_freq and self.cfg.eval_workers:
+                resumed = self.step if self.cfg.resume else None
+                self.evaluator = Evaluator(
+                    self.cfg, self.output_dir, device=self.world.device, resume_step=resumed
+                )
+
+    @property
+    def failure(self) -> TrainingError | None:
+        """What went wrong beside the training, after which it is saved and ends."""
+        return self.evaluator.failure if self.evaluator is not None else None
 
     def close(self) -> None:
         """Flush and release what was opened."""
+        if self.evaluator is not None:
+            self.evaluator.close()
         for sink in self.sinks:
             sink.close()
 

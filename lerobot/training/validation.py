@@ -3,6 +3,7 @@
 Neither moves the run's random numbers: a run with evaluations takes the same steps as one without.
 """
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from lerobot.core import keys
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.evaluation.progress import EpisodeProgress
+from lerobot.evaluation.result import EvalResult
 from lerobot.evaluation.rollout import evaluate, undisturbed_randomness
-from lerobot.training.checkpoint import step_name
 from lerobot.training.data import Batch
+from lerobot.training.evaluator import arguments
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.run import Run
 from lerobot.training.transfer import to_device
@@ -54,28 +56,50 @@ def held_out_batches(run: Run) -> Iterator[Batch]:
         yield run.dataset.batch(frames[start : start + size])
 
 
-def evaluate_in_env(run: Run) -> Row:
-    """Roll the policy out in `cfg.env`; only the main process does, the others wait."""
-    row: Row = {}
-    if run.world.is_main:
-        assert run.cfg.env is not None
-        how_many = run.cfg.eval.n_episodes
-        with run.untimed():
-            result = evaluate(
-                run.evaluated_policy,
-                run.processors,
-                run.cfg.env,
-                n_episodes=how_many,
-                batch_size=run.cfg.eval.batch_size,
-                seed=run.cfg.seed,
-                max_videos=min(4, run.cfg.eval.max_videos),
-                video_folder=run.output_dir / "eval" / f"videos_step_{step_name(run.step, run.cfg.steps)}",
-                rename_map=run.cfg.rename_map,
-                task=run.cfg.task,
-                progress=EpisodeProgress(how_many, title="evaluating", console=run.console.console),
-            )
-        run.last_evaluation = result
-        overall = result.overall
-        row = {f"eval/{name}": overall[name] for name in ("success_rate", "avg_sum_reward", "avg_max_reward")}
-    run.world.wait()
-    return row
+def evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
+    """Rows of evaluations in `cfg.env` that are done; begins one where it is due.
+
+    With `--eval_workers=0` that is the one of now, and the main process rolls it out while the others wait.
+    """
+    is_due = run.cfg.env is not None and run.due(run.cfg.eval_freq)
+    if run.evaluator is not None:
+        found = list(run.evaluator.done())
+        if is_due:
+            with run.untimed():
+                found += run.evaluator.submit(run.step, run.evaluated_policy, run.processors, stop=stop)
+        yield from (row_of(run, step, result) for step, result in found)
+    elif is_due and run.cfg.eval_workers == 0:
+        if run.world.is_main:
+            yield row_of(run, run.step, evaluate_here(run))
+        run.world.wait()
+
+
+def last_evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
+    """Rows of the evaluations that a run that has taken its last step still waits for."""
+    if run.evaluator is not None:
+        if run.evaluator.pending and not stop.is_set():
+            run.console.say(f"evaluating  step {', '.join(str(one.step) for one in run.evaluator.pending)}")
+        for step, result in run.evaluator.rest(stop=stop):
+            yield row_of(run, step, result)
+
+
+def evaluate_here(run: Run) -> EvalResult:
+    """Roll the policy out in this process."""
+    assert run.cfg.env is not None
+    how_many = run.cfg.eval.n_episodes
+    with run.untimed():
+        return evaluate(
+            run.evaluated_policy,
+            run.processors,
+            run.cfg.env,
+            **vars(arguments(run.cfg, run.output_dir, run.step)),
+            progress=EpisodeProgress(how_many, title="evaluating", console=run.console.console),
+        )
+
+
+def row_of(run: Run, step: int, result: EvalResult) -> Row:
+    """The row of an evaluation of the policy after `step` steps, which the report will show."""
+    run.last_evaluation = result
+    overall = result.overall
+    names = ("success_rate", "avg_sum_reward", "avg_max_reward")
+    return {"step": step} | {f"eval/{name}": overall[name] for name in names}
