@@ -106,19 +106,18 @@ class Evaluator:
 
         One that failed sets `failure`, and nothing more is given.
         """
-        self._begin()
         while self.pending and self.failure is None:
             first = self.pending[0]
             if first.process is None or first.process.poll() is None:
-                return
+                break
             outcome = self._outcome(first)
             if isinstance(outcome, Failure):
                 self.failure = self._told(first, outcome)
                 return
             self.pending.popleft()
             shutil.rmtree(first.folder)
-            self._begin()
             yield first.step, outcome
+        self._begin()
 
     def rest(self, *, stop: threading.Event) -> Iterator[tuple[int, EvalResult]]:
         """All that is still to come, unless the run is asked to stop."""

@@ -228,7 +228,7 @@ def children_in(folder):
     return found
 
 
-# ------------------------------------------------------------------------------------------------- one of them
+# ------------------------------------------------------------------------------------------------- alone
 class Script(Evaluator):
     """Runs little programs instead of evaluations."""
 
