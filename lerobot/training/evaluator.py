@@ -138,7 +138,8 @@ class Evaluator:
     # --- processes
     def _begin(self) -> None:
         """Start what waits, as far as processes are free."""
-        running = sum(one.process is not None and one.process.poll() is None for one in self.pending)
+        # One that failed keeps its place: nothing is begun behind it.
+        running = sum(one.process is not None and not _has_result(one) for one in self.pending)
         for one in self.pending:
             if one.process is None and running < self.cfg.eval_workers and self.failure is None:
                 one.process = self._start(one)
@@ -204,6 +205,10 @@ def arguments(cfg: TrainConfig, output_dir: Path, step: int) -> Arguments:
         rename_map=cfg.rename_map,
         task=cfg.task,
     )
+
+
+def _has_result(one: Pending) -> bool:
+    return one.process is not None and one.process.poll() is not None and (one.folder / RESULT_FILE).is_file()
 
 
 def _kill(process: subprocess.Popen) -> None:
