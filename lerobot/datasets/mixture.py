@@ -26,7 +26,6 @@ from lerobot.datasets.stats import Stats, aggregate_stats
 
 logger = logging.getLogger(__name__)
 
-DATASET_INDEX = "dataset_index"  # which part an item is from
 Names = Mapping[str, str | None]  # a part's feature -> its name in the mixture; None leaves it out
 
 
@@ -147,7 +146,7 @@ class DatasetMixture(torch.utils.data.Dataset):
             places.append(rows)
         order = np.argsort(np.concatenate(places), kind="stable")
         batch = {name: _joined([one[name] for one in read], order) for name in read[0]}
-        batch[DATASET_INDEX] = torch.from_numpy(owner)  # (B,)
+        batch[keys.DATASET_INDEX] = torch.from_numpy(owner)  # (B,)
         return batch
 
     def _read(self, part: int, items: np.ndarray) -> dict[str, Any]:

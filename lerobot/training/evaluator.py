@@ -90,6 +90,17 @@ class Evaluator:
                 self.has_warned = True
             yield from self.done()
             time.sleep(LOOK_EVERY_S)
+        try:
+            self.pending.append(Pending(step=step, folder=self._snapshot(step, policy, processors)))
+            self._begin()
+        except OSError as error:
+            self.failure = TrainingError(
+                f"The policy of step {step} cannot be handed over for its evaluation: {error}. With "
+                "--resume=true the run goes on; with --eval_workers=0 it evaluates in its own process."
+            )
+
+    def _snapshot(self, step: int, policy: PreTrainedPolicy, processors: Pair) -> Path:
+        """The folder of a step, with the policy as it is now."""
         final = self.folder / step_name(step, self.cfg.steps)
         part = part_path(final)
         shutil.rmtree(part, ignore_errors=True)
@@ -98,8 +109,7 @@ class Evaluator:
             what.save_pretrained(part / keys.PRETRAINED_FOLDER)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
-        self.pending.append(Pending(step=step, folder=final))
-        self._begin()
+        return final
 
     def done(self) -> Iterator[tuple[int, EvalResult]]:
         """Step and result of evaluations that have ended since, oldest first; also begins those that wait.
@@ -115,8 +125,8 @@ class Evaluator:
                 self.failure = self._told(first, outcome)
                 return
             self.pending.popleft()
-            shutil.rmtree(first.folder)
             yield first.step, outcome
+            shutil.rmtree(first.folder)  # not before its row is written
         self._begin()
 
     def rest(self, *, stop: threading.Event) -> Iterator[tuple[int, EvalResult]]:

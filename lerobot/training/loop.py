@@ -18,7 +18,7 @@ from lerobot.training.header import header
 from lerobot.training.run import start
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
-from lerobot.training.validation import evaluations, last_evaluations, validation_loss
+from lerobot.training.validation import evaluations, last_evaluations, validate
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
 
@@ -44,7 +44,7 @@ def train(cfg: TrainConfig) -> Path:
                     if run.due(run.cfg.log_freq) or run.finished:
                         run.log()
                     if run.due(run.cfg.eval_steps):
-                        run.log({"eval/loss": validation_loss(run)})
+                        run.log(validate(run))
                     for row in evaluations(run, stop=stop):
                         run.log(row)
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):

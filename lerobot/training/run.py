@@ -25,6 +25,7 @@ from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.training.augmentation import Augmentation
+from lerobot.training.blend import Blend
 from lerobot.training.checks import (
     check_finite,
     check_flags,
@@ -70,8 +71,12 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    held_out_totals: dict[str, torch.Tensor] | None = (
+        None  # what the loss is a mean over there; see validation
+    )
     curriculum: Curriculum | None = None
     weighting: Weighting | None = None
+    blend: Blend | None = None  # of a mixture
     evaluator: Evaluator | None = None  # of the main process, where evaluations have processes of their own
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
@@ -161,8 +166,8 @@ class Run:
                     1.0, means.get("data_s", 0.0) * self.cfg.gradient_accumulation_steps * steps / elapsed_s
                 ),
             }
-            if self.curriculum is not None:
-                row |= self.curriculum.row(self.step)
+            row |= self.curriculum.row(self.step) if self.curriculum is not None else {}
+            row |= self.blend.row() if self.blend is not None else {}
         row |= more or {}
         if self.world.is_main:
             for sink in self.sinks:
@@ -244,6 +249,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         loader=loader,
         curriculum=curriculum,
         weighting=weighting,
+        blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),

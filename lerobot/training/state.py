@@ -17,6 +17,8 @@ from lerobot.training.run import Run
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("curriculum", "blend")  # of a run, with state_dict() -> plain values, which every process must ask
+
 
 def save_checkpoint(run: Run) -> None:
     """Write the run's checkpoint; every process enters, the first one writes.
@@ -26,7 +28,7 @@ def save_checkpoint(run: Run) -> None:
     """
     check_weights(run.policy, step=run.step)
     rng = run.world.gather(take_rng())
-    curriculum = run.curriculum.state_dict() if run.curriculum else None
+    parts = {name: part.state_dict() for name in PARTS if (part := getattr(run, name))}  # of all processes
     if run.world.is_main:
         cfg = run.cfg
         run.last_checkpoint = checkpoint.save(
@@ -45,7 +47,7 @@ def save_checkpoint(run: Run) -> None:
             rng=rng,
             write_more=lambda folder: write_more(run, folder),
             extra={"sampler": run.position.state()}
-            | ({"curriculum": curriculum} if curriculum else {})
+            | parts
             | ({"scaler": run.scaler.state_dict()} if run.scaler else {})
             | ({"ema": run.ema.state_dict()} if run.ema else {}),
         )
@@ -76,8 +78,9 @@ def restore_state(run: Run) -> None:
         )
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
-    if run.curriculum and "curriculum" in progress.extra:
-        run.curriculum.load_state_dict(progress.extra["curriculum"])
+    for name in PARTS:
+        if getattr(run, name) and name in progress.extra:
+            getattr(run, name).load_state_dict(progress.extra[name])
     if run.ema:
         run.ema.load(folder, progress.extra.get("ema"))
     run.step, run.last_checkpoint = progress.step, folder
