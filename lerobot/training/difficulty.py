@@ -18,16 +18,17 @@ from lerobot.training.config import TrainConfig
 from lerobot.training.curriculum import Curriculum, Part
 from lerobot.training.sections import COLUMN, LOSS
 from lerobot.training.source import Source
+from lerobot.training.stream import StreamedSource
 
 
-def build_curriculum(cfg: TrainConfig, source: Source, world: World) -> Curriculum | None:
+def build_curriculum(cfg: TrainConfig, source: Source | StreamedSource, world: World) -> Curriculum | None:
     """The curriculum that a config describes, if any.
 
     Raises:
         ConfigError: the difficulty is a column or a file that is not there, or lacks an episode.
     """
     settings = cfg.curriculum
-    if settings.difficulty is None:
+    if settings.difficulty is None or isinstance(source, StreamedSource):  # which the config refuses
         return None
     parts = parts_of(source)
     return Curriculum(

@@ -45,7 +45,7 @@ from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
-from lerobot.training.stream import StreamedSource, StreamLoader
+from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
 from lerobot.training.weighting import Weighting, build_weighting
@@ -224,9 +224,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    is_streamed = isinstance(source, StreamedSource)
-    curriculum = None if is_streamed else build_curriculum(cfg, source, world)
-    weighting = None if is_streamed else build_weighting(cfg, source, world.device)
+    curriculum = build_curriculum(cfg, source, world)
     loader = build_loader(cfg, source, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
@@ -248,7 +246,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
         curriculum=curriculum,
-        weighting=weighting,
+        weighting=build_weighting(cfg, source, world.device),
         blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,

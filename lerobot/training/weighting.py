@@ -31,9 +31,10 @@ from lerobot.datasets.mixture import DatasetMixture
 from lerobot.datasets.tables import read_parquet
 from lerobot.training.config import TrainConfig
 from lerobot.training.data import Batch
-from lerobot.training.difficulty import frame_values
+from lerobot.training.difficulty import frame_values, parts_of
 from lerobot.training.sections import SampleWeightingConfig
 from lerobot.training.source import Source
+from lerobot.training.stream import StreamedSource
 
 PROGRESS_FILE = "sarm_progress.parquet"  # in a dataset's folder
 ON_THE_HUB = "hf://datasets/"  # user/name/path of the file
@@ -61,7 +62,9 @@ class Weighting:
         }
 
 
-def build_weighting(cfg: TrainConfig, source: Source, device: torch.device) -> Weighting | None:
+def build_weighting(
+    cfg: TrainConfig, source: Source | StreamedSource, device: torch.device
+) -> Weighting | None:
     """The weighting that a config describes, if any.
 
     Raises:
@@ -69,7 +72,7 @@ def build_weighting(cfg: TrainConfig, source: Source, device: torch.device) -> W
         DatasetError: the progress of a dataset is not there, or does not fit it.
     """
     settings = cfg.sample_weighting
-    if settings is None:
+    if settings is None or isinstance(source, StreamedSource):  # which the config refuses
         return None
     whole = source.dataset
     members = whole.parts if isinstance(whole, DatasetMixture) else [whole]
@@ -99,14 +102,14 @@ def build_weighting(cfg: TrainConfig, source: Source, device: torch.device) -> W
 
 def _trained_frames(source: Source) -> np.ndarray:
     """The numbers that batches call `index` of the frames that are trained on."""
-    dataset, frames = source.dataset, source.sampler.frames
+    dataset, parts = source.dataset, parts_of(source)
     if isinstance(dataset, LeRobotDataset):
-        return _absolute(dataset, frames.numpy())
+        return _absolute(dataset, parts[0].frames.numpy())
     return np.concatenate(
         [
-            _absolute(part, own.numpy() - int(item)) + int(first)
-            for part, own, item, first in zip(
-                dataset.parts, frames, dataset.starts, dataset.first_frames, strict=True
+            _absolute(member, part.frames.numpy() - int(item)) + int(first)
+            for member, part, item, first in zip(
+                dataset.parts, parts, dataset.starts, dataset.first_frames, strict=True
             )
         ]
     )
