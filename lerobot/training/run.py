@@ -38,6 +38,7 @@ from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.ema import EMA
 from lerobot.training.metrics import Meter, Row
+from lerobot.training.parts import freeze, scale_rates
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
@@ -189,6 +190,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    freeze(policy, cfg.freeze)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -234,6 +236,7 @@ def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.o
             f"--optimizer.type={settings.type} makes several optimizers, and this loop steps one. "
             f"Leave it out to get the preset of {policy.config.type}."
         )
+    scale_rates(optimizer, policy, cfg.lr_scale)
     return optimizer, settings.grad_clip_norm
 
 
