@@ -20,7 +20,7 @@ def header(run: Run) -> dict[str, str]:
     rows = {
         "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
         **_mixture(run),
-        "policy": f"{cfg.policy.type}, {count} parameters{' trained' if trained < total else ''}, on {run.world.device}",
+        "policy": f"{cfg.policy.type}, {size}, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"
         + (
