@@ -37,6 +37,7 @@ from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.ema import EMA
+from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.parts import freeze, scale_rates
 from lerobot.training.precision import choose_kernels, half_precision
@@ -190,6 +191,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    add_adapters(policy, cfg)
     freeze(policy, cfg.freeze)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
