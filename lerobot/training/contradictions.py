@@ -58,9 +58,6 @@ def _of_parts(cfg: "TrainConfig") -> Iterator[str]:
         )
 
 
-IN_ENV = ("eval/success_rate", "eval/avg_sum_reward", "eval/avg_max_reward")
-
-
 def _of_stopping(cfg: "TrainConfig") -> Iterator[str]:
     stopping: EarlyStoppingConfig = cfg.early_stopping
     if stopping.metric is None:
@@ -79,7 +76,8 @@ def _of_stopping(cfg: "TrainConfig") -> Iterator[str]:
             "--early_stopping.metric=eval/loss is never measured: "
             "give --eval_steps=N and --dataset.eval_split=0.1."
         )
-    if stopping.metric in IN_ENV and (cfg.env is None or not cfg.eval_freq):
+    is_of_env = stopping.metric.startswith("eval/") and stopping.metric != "eval/loss"
+    if is_of_env and (cfg.env is None or not cfg.eval_freq):
         yield (
             f"--early_stopping.metric={stopping.metric} is never measured: give --env.type=NAME "
             "and --eval_freq=N."

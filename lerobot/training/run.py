@@ -40,6 +40,7 @@ from lerobot.training.ema import EMA
 from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.parts import freeze, scale_rates
+from lerobot.training.patience import Patience
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
@@ -68,6 +69,7 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    patience: Patience  # ends the run early
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
@@ -147,6 +149,7 @@ class Run:
                 ),
             }
         row |= more or {}
+        self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -211,6 +214,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         loader=loader,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
+        patience=Patience(cfg.early_stopping),
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )

@@ -43,7 +43,7 @@ def save_checkpoint(run: Run) -> None:
             scheduler=run.scheduler,
             rng=rng,
             write_more=lambda folder: write_more(run, folder),
-            extra={"sampler": run.position.state()}
+            extra={"sampler": run.position.state(), "patience": run.patience.state_dict()}
             | ({"scaler": run.scaler.state_dict()} if run.scaler else {})
             | ({"ema": run.ema.state_dict()} if run.ema else {}),
         )
@@ -74,6 +74,8 @@ def restore_state(run: Run) -> None:
         )
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
+    if "patience" in progress.extra:
+        run.patience.load_state_dict(progress.extra["patience"])
     if run.ema:
         run.ema.load(folder, progress.extra.get("ema"))
     run.step, run.last_checkpoint = progress.step, folder

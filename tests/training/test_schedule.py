@@ -37,9 +37,7 @@ def test_every_schedule_goes_by_its_name_alone(name):
     cfg = config(f"--lr_scheduler={name}", "--steps=2000", "--optimizer.lr=1e-3")
     assert cfg.scheduler.type == name
     factor = cfg.scheduler.factor(2000)
-    warmup = (
-        cfg.scheduler.num_warmup_steps
-    )  # a tenth of the run, or the default
+    warmup = cfg.scheduler.num_warmup_steps  # a tenth of the run, or the default
     assert warmup == (1000 if name == "constant_with_warmup" else 200)
     assert factor(0) < 0.01 and factor(warmup) > 0.95
 
