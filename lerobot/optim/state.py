@@ -158,7 +158,7 @@ def _read_state(path: Path) -> "dict[int, dict[str, Any]]":
 
 
 def _check_shapes(
-    state: "dict[int, dict[str, Tensor]]", optimizer: "Optimizer", groups: list, path: Path
+    state: "dict[int, dict[str, Any]]", optimizer: "Optimizer", groups: list, path: Path
 ) -> None:
     """Raise CheckpointError when the state is that of other parameters."""
     shapes = {
@@ -171,7 +171,7 @@ def _check_shapes(
             raise CheckpointError(
                 f"{path} has state of parameter {index}; this model has {len(shapes)} of them."
             )
-        inner = [value for value in own.values() if isinstance(value, dict)]
+        inner: list[dict[str, Any]] = [value for value in own.values() if isinstance(value, dict)]
         leaves = {name: value for part in (own, *inner) for name, value in part.items()}
         for name in SHAPED_LIKE_PARAMETER:
             if name in leaves and tuple(leaves[name].shape) != shapes[index]:
