@@ -183,7 +183,7 @@ def restore_state(run: Run) -> None:
 
 
 def apply_changes(run: Run, saved_config: Path) -> None:
-    """Set what the config says of the optimizer other than the checkpoint's did; a schedule goes on from it."""
+    """Set what the config says of the optimizer other than the checkpoint's; a schedule goes on from it."""
     before, _ = build_optimizer(load_train_config(saved_config), run.policy)
     now, _ = build_optimizer(run.cfg, run.policy)
     groups = zip(run.optimizer.param_groups, before.param_groups, now.param_groups, strict=True)
