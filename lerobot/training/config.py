@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES, apply_aliases
 from lerobot.core.config import decode, encode, extra, read_file, read_section, stored_as
-from lerobot.core.errors import CheckpointError, ConfigError
+from lerobot.core.errors import ConfigError
 from lerobot.core.flags import merge
 from lerobot.core.text import Text
 from lerobot.datasets.source import DatasetConfig
@@ -21,7 +21,7 @@ from lerobot.evaluation.config import EvalConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
-from lerobot.policies.locate import locate
+from lerobot.training import origin
 from lerobot.training.contradictions import check_objective
 from lerobot.training.releases import from_other_releases
 from lerobot.training.schedule import choose_schedule
@@ -139,6 +139,17 @@ class TrainConfig:
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
         check_objective(self)
+        self._check_keeping()
+
+    def _check_keeping(self) -> None:
+        if self.keep_last is not None and self.keep_last < 1:
+            raise ConfigError(f"--keep_last={self.keep_last}: expected at least 1; leave it out to keep all.")
+        measured = {"eval/loss": ("eval_steps", self.eval_steps > 0)}
+        if self.keep_best is None or not self.keep_best.startswith("eval/"):
+            return
+        flag, is_on = measured.get(self.keep_best, ("env.type", self.env is not None and self.eval_freq > 0))
+        if not is_on:
+            raise ConfigError(f"--keep_best={self.keep_best} is never measured in this run: give --{flag}.")
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
@@ -184,8 +195,13 @@ def complete(file: Tree, flags: Tree) -> Tree:
         config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE
     ):  # written by a run, not a person
         file = without_unknown(file, source=str(config_path))
-    if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
-        file, flags = _resumed(file, flags, config_path)
+    if origin.is_asked(flags.get("resume", file.get("resume", False))):
+        path, flags = origin.resumed(file, flags, config_path=config_path)
+        if path != Path(str(config_path)):
+            file = without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
+        origin.say_changes(file, flags)
+        if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
+            file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
     tree = merge(file, flags)
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
@@ -194,34 +210,6 @@ def complete(file: Tree, flags: Tree) -> Tree:
     else:
         _choose_schedule(tree, preset=None, given=_section(tree.get("scheduler")))
     return tree
-
-
-def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
-    """The saved config of the run to continue, and the flags that go on top of it."""
-    folder = Path(str(config_path)).parent if config_path else None
-    if folder is None or folder.name != keys.PRETRAINED_FOLDER:
-        output_dir = flags.get("output_dir", file.get("output_dir"))
-        if not output_dir:
-            raise ConfigError(
-                "--resume=true needs the run to continue: give --output_dir=RUN or "
-                "--config_path=RUN/checkpoints/last/pretrained_model/train_config.json."
-            )
-        try:
-            folder = locate(str(output_dir))
-        except CheckpointError as error:
-            raise ConfigError(f"--resume=true: {output_dir} holds no checkpoint to continue from.") from error
-        path = folder / keys.TRAIN_CONFIG_FILE
-        saved = apply_aliases(read_file(path), TRAIN_ALIASES)
-        file = merge(without_unknown(saved, source=str(path)), file)
-    checkpoint = folder.resolve().parent
-    flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
-    if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
-        file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
-    policy = flags.get("policy", {})
-    flags["policy"] = (policy if isinstance(policy, dict) else {}) | {"pretrained_path": str(folder)}
-    # The run goes on in its own folder, also when it was moved.
-    flags.setdefault("output_dir", str(checkpoint.parent.parent))
-    return file, flags
 
 
 def without_unknown(tree: Tree, *, source: str) -> Tree:

@@ -59,12 +59,8 @@ def _say_how_to_resume(run: Run) -> None:
     if run.last_checkpoint is None:
         run.console.say(f"Stopped at step {run.step}; nothing was saved (--save_checkpoint=false).")
         return
-    config = (
-        run.output_dir
-        / keys.CHECKPOINTS_FOLDER
-        / keys.LAST_LINK
-        / keys.PRETRAINED_FOLDER
-        / keys.TRAIN_CONFIG_FILE
-    )
+    last = run.output_dir / keys.CHECKPOINTS_FOLDER / keys.LAST_LINK
+    config = last / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE
+    words = ["lerobot-train", f"--config_path={config}", "--resume=true"]
     run.console.say(f"Stopped after step {run.step}; the run is saved. Continue it with:")
-    run.console.say(f"  lerobot-train --config_path={config} --resume=true")
+    run.console.say(f"  {shlex.join(words)}")

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 METRICS_FILE = "metrics.jsonl"
+HIGHER_IS_BETTER = ("success", "reward", "return", "accuracy", "score")  # words in a metric's name
 Row = dict[str, float | int | str]
 
 
@@ -27,6 +28,17 @@ class Meter:
             value = value.detach() if isinstance(value, Tensor) else value
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts since the last `read`, as plain numbers; the device is waited for."""
+        return {
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "counts": dict(self.counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums and counts of a `state_dict`."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
     def read(self) -> dict[str, float]:
         """The means since the last call; this is where the device is waited for."""
@@ -81,3 +93,8 @@ def numbers(info: Mapping[str, Any]) -> dict[str, Tensor | float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found[name] = float(value)
     return found
+
+
+def is_better_when_higher(name: str) -> bool:
+    """Whether larger is better, by a metric's name: successes and rewards, but not losses and errors."""
+    return any(word in name.lower() for word in HIGHER_IS_BETTER)
