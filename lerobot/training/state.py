@@ -6,7 +6,7 @@ parts with state (PARTS)          plain values, in extra_state.json
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +68,10 @@ def save_checkpoint(run: Run) -> None:
     tree = run.optimizer.state_dict()
     tensors, steady = _tensors(run, tree)
     snapshot = run.saver.take(tensors, steady=steady)
-    groups = deepcopy(tree["param_groups"])
+    optimizer = {
+        "state": _optimizer_then(tree["state"], snapshot.tensors),
+        "param_groups": deepcopy(tree["param_groups"]),
+    }
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
     extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters}
     extra |= {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}
@@ -91,7 +94,7 @@ def save_checkpoint(run: Run) -> None:
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
             ema_policy=_PolicyThen(policy, average) if average else None,
-            optimizer=_Then({"state": _nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
+            optimizer=_Then(optimizer),
             scheduler=_Then(scheduler) if scheduler is not None else None,
             rng=rng,
             write_more=lambda part: save_per_dataset(cfg, [run.processors, *run.other_processors], part),
@@ -112,12 +115,7 @@ def _tensors(run: Run, optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor],
     weights = {WEIGHTS + name: value for name, value in run.policy.saved_weights().items()}
     ema = getattr(run, "ema", None)
     average = {AVERAGE + name: value for name, value in ema.weights.items()} if ema is not None else {}
-    state = {
-        f"{OPTIMIZER}{index}/{name}": value
-        for index, own in optimizer["state"].items()
-        for name, value in own.items()
-        if value is not None  # SGD without momentum
-    }
+    state = {_name(path): value for path, value in _leaves(optimizer["state"]) if isinstance(value, Tensor)}
     buffers = {WEIGHTS + name for name, _ in run.policy.named_buffers()}
     return weights | average | state, (weights.keys() - buffers) | average.keys() | state.keys()
 
@@ -126,12 +124,28 @@ def _part(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, Tensor]:
     return {name.removeprefix(beginning): t for name, t in tensors.items() if name.startswith(beginning)}
 
 
-def _nested(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    tree: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        index, _, name = key.partition("/")
-        tree.setdefault(int(index), {})[name] = value
-    return tree
+def _leaves(tree: Mapping[Any, Any], above: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Path and value of everything in nested dicts."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _name(path: tuple) -> str:
+    return OPTIMIZER + "/".join(map(str, path))
+
+
+def _optimizer_then(state: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> dict[Any, Any]:
+    """A copy of an optimizer's state, with the tensors of a snapshot in place of its own."""
+    copy: dict[Any, Any] = {}
+    for path, value in _leaves(state):
+        place = copy
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = tensors.get(_name(path), value)
+    return copy
 
 
 @dataclass(frozen=True)
