@@ -109,7 +109,7 @@ def assert_usable(checkpoints, *, since):
 
 @pytest.mark.parametrize(
     ("kills", "keeping"),
-    [(100, ("--keep_last=2", "--keep_best=lr")), (40, ())],
+    [(100, ("--keep_last=2", "--keep_best=lr")), (20, ())],
     ids=["a hundred kills, pruned", "all kept"],
 )
 def test_kills_change_nothing(opened, kills, keeping):
