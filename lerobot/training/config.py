@@ -262,8 +262,9 @@ def _choose_schedule(tree: Tree) -> None:
         tree["scheduler"] = {"type": wanted} | _section(tree["scheduler"])
 
 
-def load_train_config(path: Path) -> TrainConfig:
-    """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
-    return decode(
-        TrainConfig, without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
-    )
+def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:
+    """The config a `train_config.json` holds; keys of other releases are left out, with one warning or none."""
+    tree = apply_aliases(read_file(path), TRAIN_ALIASES)
+    if is_quiet:
+        return decode(TrainConfig, from_other_releases(tree), unknown={})
+    return decode(TrainConfig, without_unknown(tree, source=str(path)))

@@ -19,7 +19,7 @@ from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
-from lerobot.policies.config import PreTrainedConfig
+from lerobot.optim.state import read_json
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
@@ -191,14 +191,14 @@ def restore_state(run: Run) -> None:
     restore_parts(run, progress.extra, source=folder)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
-    source = PreTrainedConfig.from_pretrained(folder / keys.PRETRAINED_FOLDER).pretrained_path
-    run.policy.config.pretrained_path = source
+    stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)
+    run.policy.config.pretrained_path = stored.get("pretrained_path")
     run.loader.start = position_of(run, progress)
 
 
 def apply_changes(run: Run, saved_config: Path) -> None:
     """Set what the config says of the optimizer other than the checkpoint's; a schedule goes on from it."""
-    before, _ = build_optimizer(load_train_config(saved_config), run.policy)
+    before, _ = build_optimizer(load_train_config(saved_config, is_quiet=True), run.policy)
     now, _ = build_optimizer(run.cfg, run.policy)
     groups = zip(run.optimizer.param_groups, before.param_groups, now.param_groups, strict=True)
     for index, (group, old, new) in enumerate(groups):
