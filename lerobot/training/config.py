@@ -263,7 +263,7 @@ def _choose_schedule(tree: Tree) -> None:
 
 
 def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:
-    """The config a `train_config.json` holds; keys of other releases are left out, with one warning or none."""
+    """The config a `train_config.json` holds; other releases' keys are left out, with one warning or none."""
     tree = apply_aliases(read_file(path), TRAIN_ALIASES)
     if is_quiet:
         return decode(TrainConfig, from_other_releases(tree), unknown={})
