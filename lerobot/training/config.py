@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES, apply_aliases
-from lerobot.core.config import decode, encode, extra, read_file, stored_as
+from lerobot.core.config import decode, encode, extra, read_file, read_section, stored_as
 from lerobot.core.errors import ConfigError
 from lerobot.core.flags import merge
+from lerobot.core.text import Text
 from lerobot.datasets.source import DatasetConfig
 from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.config import EvalConfig
@@ -21,7 +22,9 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.training import origin
+from lerobot.training.contradictions import check_keeping, check_objective
 from lerobot.training.releases import from_other_releases
+from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -135,28 +138,24 @@ class TrainConfig:
             )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
-        self._check_keeping()
-
-    def _check_keeping(self) -> None:
-        if self.keep_last is not None and self.keep_last < 1:
-            raise ConfigError(f"--keep_last={self.keep_last}: expected at least 1; leave it out to keep all.")
-        measured = {"eval/loss": ("eval_steps", self.eval_steps > 0)}
-        if self.keep_best is None or not self.keep_best.startswith("eval/"):
-            return
-        flag, is_on = measured.get(self.keep_best, ("env.type", self.env is not None and self.eval_freq > 0))
-        if not is_on:
-            raise ConfigError(f"--keep_best={self.keep_best} is never measured in this run: give --{flag}.")
+        check_objective(self)
+        check_keeping(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
             (self.reward_model is not None, "--reward_model"),
-            (self.peft is not None, "--peft"),
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
+
+    @property
+    def uses_ema(self) -> bool:
+        """Whether an average of the weights is kept: `ema.enable`, or else the policy's choice."""
+        assert self.policy is not None
+        return self.policy.uses_ema if self.ema.enable is None else self.ema.enable
 
     @property
     def name(self) -> str:
@@ -198,6 +197,8 @@ def complete(file: Tree, flags: Tree) -> Tree:
         tree["policy"] = fill_from_checkpoint(tree["policy"])
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
+    else:
+        _choose_schedule(tree, preset=None, given=_section(tree.get("scheduler")))
     return tree
 
 
@@ -218,25 +219,50 @@ def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
     A saved file repeats the preset of its own policy settings: those copies are not a user's choice, so that
     `--policy.optimizer_lr` on top of a saved file does what it says.
     """
-    policy = _decoded(tree.get("policy"))
+    policy, before = _decoded(tree.get("policy")), _decoded(file.get("policy"))
     if policy is None:
         return
-    before = _decoded(file.get("policy"))
-    for section in ("optimizer", "scheduler"):
-        preset = encode(getattr(policy, f"get_{section}_preset")()) or {}
-        copied = encode(getattr(before, f"get_{section}_preset")()) if before is not None else None
-        chosen = file.get(section)
-        if isinstance(chosen, dict) and isinstance(copied, dict) and chosen.get("type") == copied.get("type"):
-            chosen = {
-                key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value
-            }
-        for given in (_section(chosen), _section(flags.get(section))):
-            preset = merge({section: preset}, {section: given})[section]  # another type replaces it whole
-        tree[section] = preset or None
-    _choose_schedule(tree)
+    optimizer = encode(policy.get_optimizer_preset())
+    own = encode(before.get_optimizer_preset()) if before is not None else None
+    for given in (_chosen(file.get("optimizer"), own), _section(flags.get("optimizer"))):
+        optimizer = _over_preset(optimizer, given)
+    tree["optimizer"] = optimizer
+    own = encode(before.get_scheduler_preset()) if before is not None else None
+    given = merge({"_": _chosen(file.get("scheduler"), own)}, {"_": _section(flags.get("scheduler"))})[
+        "_"
+    ]  # a type of its own in the flags replaces that of the file
+    _choose_schedule(tree, preset=encode(policy.get_scheduler_preset()), given=given)
+
+
+def _chosen(section: Any, own: Tree | None) -> Tree:
+    """What a file says of an optimizer or schedule, without copies of the policy's preset."""
+    if not isinstance(section, dict) or not isinstance(own, dict) or section.get("type") != own.get("type"):
+        return _section(section)
+    return {key: value for key, value in section.items() if key not in own or own[key] != value}
+
+
+def _over_preset(preset: Tree, given: Tree) -> Tree:
+    """The preset with the given fields; another type replaces it whole, unless it is a kind of the same."""
+    if "type" in given:
+        chosen, own = (OptimizerConfig.get_choice_class(str(one["type"])) for one in (given, preset))
+        if issubclass(chosen, own):
+            return {**preset, **given}
+    return merge({"_": preset}, {"_": given})["_"]
+
+
+def _choose_schedule(tree: Tree, *, preset: Tree | None, given: Tree) -> None:
+    tree["scheduler"] = choose_schedule(
+        tree.get("lr_scheduler"),
+        preset=preset,
+        given=given,
+        steps=tree.get("steps"),
+        lr=_section(tree.get("optimizer")).get("lr"),
+    )
 
 
 def _section(value: Any) -> Tree:
+    if isinstance(value, Text) and value.strip().startswith("{"):
+        value = read_section(value)
     return value if isinstance(value, dict) else {}
 
 
@@ -246,20 +272,6 @@ def _decoded(section: Any) -> PreTrainedConfig | None:
     return decode(
         PreTrainedConfig, {k: v for k, v in section.items() if k != "path"}, where="policy", unknown={}
     )
-
-
-def _choose_schedule(tree: Tree) -> None:
-    """What `--lr_scheduler` asks for: the preset or a cosine, none, or a schedule by name."""
-    wanted = str(tree.get("lr_scheduler", "")).lower()
-    if wanted in ("", "none", "null", "true"):
-        if wanted == "true" and not tree["scheduler"]:
-            tree["scheduler"] = {"type": "diffuser", "name": "cosine", "num_warmup_steps": 500}
-    elif wanted == "false":
-        tree["scheduler"] = None
-    elif _section(tree["scheduler"]).get("type", wanted) != wanted:
-        tree["scheduler"] = {"type": wanted}
-    else:
-        tree["scheduler"] = {"type": wanted} | _section(tree["scheduler"])
 
 
 def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:

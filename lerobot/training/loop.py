@@ -41,13 +41,14 @@ def train(cfg: TrainConfig) -> Path:
                     update(run, group)
                     run.step += 1
                     run.console.advance(run.step)
-                    stopping = world.any(stop.is_set(), is_vote=run.due(VOTE_EVERY))
                     if run.due(run.cfg.log_freq) or run.finished:
                         run.log()
                     if run.due(run.cfg.eval_steps):
                         run.log({"eval/loss": validation_loss(run)})
                     if run.cfg.env is not None and run.due(run.cfg.eval_freq):
                         run.log(evaluate_in_env(run))
+                    is_over = stop.is_set() or run.patience.is_over
+                    stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
                         save_checkpoint(run)
                     if stopping and not run.finished:

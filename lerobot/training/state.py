@@ -6,7 +6,7 @@ parts with state (PARTS)          plain values, in extra_state.json
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
-from lerobot.optim.state import read_json
+from lerobot.optim.state import flat, nested, read_json
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
@@ -68,10 +68,7 @@ def save_checkpoint(run: Run) -> None:
     tree = run.optimizer.state_dict()
     tensors, steady = _tensors(run, tree)
     snapshot = run.saver.take(tensors, steady=steady)
-    optimizer = {
-        "state": _optimizer_then(tree["state"], snapshot.tensors),
-        "param_groups": deepcopy(tree["param_groups"]),
-    }
+    groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
     extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters}
     extra |= {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}
@@ -94,7 +91,7 @@ def save_checkpoint(run: Run) -> None:
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
             ema_policy=_PolicyThen(policy, average) if average else None,
-            optimizer=_Then(optimizer),
+            optimizer=_Then({"state": nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
             scheduler=_Then(scheduler) if scheduler is not None else None,
             rng=rng,
             write_more=lambda part: save_per_dataset(cfg, [run.processors, *run.other_processors], part),
@@ -113,39 +110,14 @@ def save_checkpoint(run: Run) -> None:
 def _tensors(run: Run, optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of a checkpoint by name, and which of them change only after the optimizer's step."""
     weights = {WEIGHTS + name: value for name, value in run.policy.saved_weights().items()}
-    ema = getattr(run, "ema", None)
-    average = {AVERAGE + name: value for name, value in ema.weights.items()} if ema is not None else {}
-    state = {_name(path): value for path, value in _leaves(optimizer["state"]) if isinstance(value, Tensor)}
+    average = {AVERAGE + name: value for name, value in run.ema.weights.items()} if run.ema else {}
+    state = {OPTIMIZER + name: value for name, value in flat(optimizer["state"]).items()}
     buffers = {WEIGHTS + name for name, _ in run.policy.named_buffers()}
     return weights | average | state, (weights.keys() - buffers) | average.keys() | state.keys()
 
 
 def _part(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, Tensor]:
     return {name.removeprefix(beginning): t for name, t in tensors.items() if name.startswith(beginning)}
-
-
-def _leaves(tree: Mapping[Any, Any], above: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """Path and value of everything in nested dicts."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*above, key))
-        else:
-            yield (*above, key), value
-
-
-def _name(path: tuple) -> str:
-    return OPTIMIZER + "/".join(map(str, path))
-
-
-def _optimizer_then(state: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> dict[Any, Any]:
-    """A copy of an optimizer's state, with the tensors of a snapshot in place of its own."""
-    copy: dict[Any, Any] = {}
-    for path, value in _leaves(state):
-        place = copy
-        for key in path[:-1]:
-            place = place.setdefault(key, {})
-        place[path[-1]] = tensors.get(_name(path), value)
-    return copy
 
 
 @dataclass(frozen=True)
@@ -188,7 +160,7 @@ def restore_state(run: Run) -> None:
             f"To train longer, type: --steps={2 * progress.step}"
         )
     apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
-    restore_parts(run, progress.extra, source=folder)
+    restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
     stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)
@@ -220,7 +192,7 @@ def restore_parts(run: Run, extra: Mapping[str, Any], *, source: Path) -> None:
     if run.world.rank < len(meters) == run.world.size:  # else the next log row is of the steps after it
         run.meter.load_state_dict(meters[run.world.rank])
     fresh, unused = sorted(parts.keys() - extra.keys()), sorted(extra.keys() & set(PARTS) - parts.keys())
-    words = [f"{', '.join(fresh)} start afresh"] if fresh else []
+    words = [f"{', '.join(fresh)} start afresh"] if fresh and extra else []  # other releases save no parts
     words += [f"its {', '.join(unused)} are not used"] if unused else []
     if words:
         logger.warning("%s and the settings of this run differ: %s.", source, "; ".join(words))
