@@ -22,7 +22,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.training import origin
-from lerobot.training.contradictions import check_objective
+from lerobot.training.contradictions import check_keeping, check_objective
 from lerobot.training.releases import from_other_releases
 from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
@@ -139,17 +139,7 @@ class TrainConfig:
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
         check_objective(self)
-        self._check_keeping()
-
-    def _check_keeping(self) -> None:
-        if self.keep_last is not None and self.keep_last < 1:
-            raise ConfigError(f"--keep_last={self.keep_last}: expected at least 1; leave it out to keep all.")
-        measured = {"eval/loss": ("eval_steps", self.eval_steps > 0)}
-        if self.keep_best is None or not self.keep_best.startswith("eval/"):
-            return
-        flag, is_on = measured.get(self.keep_best, ("env.type", self.env is not None and self.eval_freq > 0))
-        if not is_on:
-            raise ConfigError(f"--keep_best={self.keep_best} is never measured in this run: give --{flag}.")
+        check_keeping(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
@@ -284,8 +274,9 @@ def _decoded(section: Any) -> PreTrainedConfig | None:
     )
 
 
-def load_train_config(path: Path) -> TrainConfig:
-    """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
-    return decode(
-        TrainConfig, without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
-    )
+def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:
+    """The config a `train_config.json` holds; other releases' keys are left out, with one warning or none."""
+    tree = apply_aliases(read_file(path), TRAIN_ALIASES)
+    if is_quiet:
+        return decode(TrainConfig, from_other_releases(tree), unknown={})
+    return decode(TrainConfig, without_unknown(tree, source=str(path)))

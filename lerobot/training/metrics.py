@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 METRICS_FILE = "metrics.jsonl"
-HIGHER_IS_BETTER = ("success", "reward", "return", "accuracy", "score")  # words in a metric's name
 Row = dict[str, float | int | str]
 
 
@@ -93,8 +92,3 @@ def numbers(info: Mapping[str, Any]) -> dict[str, Tensor | float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found[name] = float(value)
     return found
-
-
-def is_better_when_higher(name: str) -> bool:
-    """Whether larger is better, by a metric's name: successes and rewards, but not losses and errors."""
-    return any(word in name.lower() for word in HIGHER_IS_BETTER)

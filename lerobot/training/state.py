@@ -19,8 +19,7 @@ from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
-from lerobot.optim.state import flat, nested
-from lerobot.policies.config import PreTrainedConfig
+from lerobot.optim.state import flat, nested, read_json
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
@@ -164,14 +163,14 @@ def restore_state(run: Run) -> None:
     restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
-    source = PreTrainedConfig.from_pretrained(folder / keys.PRETRAINED_FOLDER).pretrained_path
-    run.policy.config.pretrained_path = source
+    stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)
+    run.policy.config.pretrained_path = stored.get("pretrained_path")
     run.loader.start = position_of(run, progress)
 
 
 def apply_changes(run: Run, saved_config: Path) -> None:
     """Set what the config says of the optimizer other than the checkpoint's; a schedule goes on from it."""
-    before, _ = build_optimizer(load_train_config(saved_config), run.policy)
+    before, _ = build_optimizer(load_train_config(saved_config, is_quiet=True), run.policy)
     now, _ = build_optimizer(run.cfg, run.policy)
     groups = zip(run.optimizer.param_groups, before.param_groups, now.param_groups, strict=True)
     for index, (group, old, new) in enumerate(groups):
@@ -193,7 +192,7 @@ def restore_parts(run: Run, extra: Mapping[str, Any], *, source: Path) -> None:
     if run.world.rank < len(meters) == run.world.size:  # else the next log row is of the steps after it
         run.meter.load_state_dict(meters[run.world.rank])
     fresh, unused = sorted(parts.keys() - extra.keys()), sorted(extra.keys() & set(PARTS) - parts.keys())
-    words = [f"{', '.join(fresh)} start afresh"] if fresh else []
+    words = [f"{', '.join(fresh)} start afresh"] if fresh and extra else []  # other releases save no parts
     words += [f"its {', '.join(unused)} are not used"] if unused else []
     if words:
         logger.warning("%s and the settings of this run differ: %s.", source, "; ".join(words))

@@ -109,14 +109,14 @@ def assert_usable(checkpoints, *, since):
 
 @pytest.mark.parametrize(
     ("kills", "keeping"),
-    [(100, ("--keep_last=2", "--keep_best=lr")), (40, ())],
+    [(100, ("--keep_last=2", "--keep_best=loss")), (20, ())],
     ids=["a hundred kills, pruned", "all kept"],
 )
 def test_kills_change_nothing(opened, kills, keeping):
     run = opened("run", *keeping)
     run.output_dir.mkdir()
     values = random.Random(1).choices(range(1000), k=5000)  # of a metric that is best now here, now there
-    rows = [json.dumps({"step": step, "lr": value}) + "\n" for step, value in enumerate(values)]
+    rows = [json.dumps({"step": step, "loss": value}) + "\n" for step, value in enumerate(values)]
     (run.output_dir / METRICS_FILE).write_text("".join(rows))
     pick, checkpoints, step, killed_in = random.Random(0), run.output_dir / "checkpoints", 0, set()
     for _ in range(kills):
