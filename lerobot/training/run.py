@@ -29,6 +29,7 @@ from lerobot.training.blend import Blend
 from lerobot.training.checks import (
     check_finite,
     check_flags,
+    check_item_losses,
     check_publishing,
     check_tracking,
     choose_output_dir,
@@ -41,9 +42,13 @@ from lerobot.training.data import Batch, BatchLoader, Position
 from lerobot.training.difficulty import build_curriculum
 from lerobot.training.ema import EMA
 from lerobot.training.evaluator import Evaluator
+from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
+from lerobot.training.parts import freeze, scale_rates
+from lerobot.training.patience import Patience
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
+from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
@@ -71,6 +76,8 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    patience: Patience  # ends the run early
+    saver: Saver
     held_out_totals: dict[str, torch.Tensor] | None = (
         None  # what the loss is a mean over there; see validation
     )
@@ -82,7 +89,6 @@ class Run:
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=Meter)
-    last_checkpoint: Path | None = None
     last_evaluation: Any = None
     scaler: torch.amp.GradScaler | None = None
     logged_at_s: float = field(default_factory=time.perf_counter)
@@ -96,6 +102,11 @@ class Run:
     def evaluated_policy(self) -> PreTrainedPolicy:
         """What validation and evaluations look at: the averaged weights where there are such, or the last."""
         return self.ema.policy if self.ema is not None and self.cfg.ema.use_for_eval else self.policy
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is completely on the disk; after a resume, at first, the one resumed."""
+        return self.saver.last
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
@@ -169,6 +180,7 @@ class Run:
             row |= self.curriculum.row(self.step) if self.curriculum is not None else {}
             row |= self.blend.row() if self.blend is not None else {}
         row |= more or {}
+        self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -219,6 +231,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     check_publishing(cfg)
     check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
+    check_item_losses(cfg, policy)
     place = {"rank": world.rank, "num_ranks": world.size}
     source = open_source(cfg, meta, **place)
     processors, *others = build_processors(cfg, meta)
@@ -229,6 +242,8 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    add_adapters(policy, cfg)
+    freeze(policy, cfg.freeze)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -250,7 +265,9 @@ def start(cfg: TrainConfig, world: World) -> Run:
         blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
+        patience=Patience(cfg.early_stopping),
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
+        saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
 
@@ -277,6 +294,7 @@ def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.o
             f"--optimizer.type={settings.type} makes several optimizers, and this loop steps one. "
             f"Leave it out to get the preset of {policy.config.type}."
         )
+    scale_rates(optimizer, policy, cfg.lr_scale)
     return optimizer, settings.grad_clip_norm
 
 

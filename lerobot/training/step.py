@@ -72,6 +72,7 @@ def clip(run: Run) -> Tensor:
 
 def take_step(run: Run) -> bool:
     """Move the weights; False where float16 overflowed and the optimizer stood still."""
+    run.saver.before_change()  # a checkpoint may still be copying the weights
     if run.scaler is None:
         run.optimizer.step()
         return True

@@ -40,6 +40,7 @@ def tiny_run(world: World, **more):
         "ema": None,
         "curriculum": None,
         "blend": None,
+        "saver": SimpleNamespace(before_change=lambda: None),
     }
     return SimpleNamespace(**(parts | more))
 

@@ -14,6 +14,7 @@ from lerobot.core.errors import ConfigError, DatasetError
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.datasets import LeRobotDataset
 from lerobot.distributed.world import World
+from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete, load_train_config
 from lerobot.training.header import header
@@ -252,7 +253,14 @@ def test_mistakes_are_named(flags, judged, tmp_path, more, said):
         train(words(flags, judged, tmp_path / "run", *more))
 
 
-def test_weights_below_zero_are_refused(flags, tmp_path, judged):
+@pytest.mark.parametrize("flag", ["--sample_weighting.type=uniform", "--curriculum.difficulty=loss"])
+def test_a_policy_with_one_loss_for_the_whole_batch_is_refused(flags, judged, tmp_path, monkeypatch, flag):
+    monkeypatch.setattr(ACTPolicy, "has_item_losses", False)  # a plug-in's forward(batch)
+    with pytest.raises(ConfigError, match="needs the loss of each item, and act has one of the whole batch"):
+        train(words(flags, judged, tmp_path / "run", flag))
+
+
+def test_weights_that_are_all_zero_are_refused(flags, tmp_path, judged):
     more = [BY_COLUMN[0], "--sample_weighting.extra_params={column: task_index}"]
     root = make_dataset(tmp_path / "data")  # one task, number 0
     with pytest.raises(ConfigError, match="each of the 36 frames to train on would have the weight 0"):
