@@ -47,7 +47,7 @@ def train(cfg: TrainConfig) -> Path:
                         run.log({"eval/loss": validation_loss(run)})
                     if run.cfg.env is not None and run.due(run.cfg.eval_freq):
                         run.log(evaluate_in_env(run))
-                    is_over = stop.is_set() or run.patience.is_over
+                    is_over = stop.is_set() or run.has_stalled
                     stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
                         save_checkpoint(run)

@@ -70,7 +70,7 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
-    patience: Patience  # ends the run early
+    patience: Patience | None  # ends the run early
     saver: Saver
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
@@ -84,6 +84,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the run is to end early, because its metric got no better."""
+        return self.patience is not None and self.patience.is_over
 
     @property
     def evaluated_policy(self) -> PreTrainedPolicy:
@@ -155,7 +160,8 @@ class Run:
                 ),
             }
         row |= more or {}
-        self.patience.see(row)
+        if self.patience is not None:
+            self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -220,7 +226,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         loader=loader,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
-        patience=Patience(cfg.early_stopping),
+        patience=Patience(cfg.early_stopping) if cfg.early_stopping.metric else None,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
