@@ -17,7 +17,7 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
-    if run.patience.is_over and not run.finished:
+    if run.patience is not None and run.has_stalled and not run.finished:
         run.console.say(f"Ended early after step {run.step}: {run.patience.reason()}.")
     elif not run.finished:
         _say_how_to_resume(run)

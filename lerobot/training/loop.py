@@ -47,7 +47,7 @@ def train(cfg: TrainConfig) -> Path:
                         run.log(validate(run))
                     for row in evaluations(run, stop=stop):
                         run.log(row)
-                    is_over = stop.is_set() or run.patience.is_over or run.failure is not None
+                    is_over = stop.is_set() or run.has_stalled or run.failure is not None
                     stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
                         save_checkpoint(run)

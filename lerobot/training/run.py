@@ -76,7 +76,7 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
-    patience: Patience  # ends the run early
+    patience: Patience | None  # ends the run early
     saver: Saver
     held_out_totals: dict[str, torch.Tensor] | None = (
         None  # what the loss is a mean over there; see validation
@@ -97,6 +97,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the run is to end early, because its metric got no better."""
+        return self.patience is not None and self.patience.is_over
 
     @property
     def evaluated_policy(self) -> PreTrainedPolicy:
@@ -180,7 +185,8 @@ class Run:
             row |= self.curriculum.row(self.step) if self.curriculum is not None else {}
             row |= self.blend.row() if self.blend is not None else {}
         row |= more or {}
-        self.patience.see(row)
+        if self.patience is not None:
+            self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -265,7 +271,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
-        patience=Patience(cfg.early_stopping),
+        patience=Patience(cfg.early_stopping) if cfg.early_stopping.metric else None,
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
         saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
