@@ -16,6 +16,7 @@ SUCCESS = "next.success"
 INFO = "info"
 TASK = "task"
 PAD_SUFFIX = "_is_pad"
+DATASET_INDEX = "dataset_index"  # (B,) which dataset of a mixture an item is from
 LOSS_WEIGHT = "loss_weight"  # (B,) how much each item of a batch counts in the loss
 
 # --- columns that the dataset writer adds to every frame

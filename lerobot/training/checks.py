@@ -12,7 +12,9 @@ from lerobot.core import hub, keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
 from lerobot.core.optional import require
 from lerobot.core.types import FeatureType, policy_features
+from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training.config import TrainConfig
+from lerobot.training.sections import LOSS
 from lerobot.training.snapshot import is_finite
 
 
@@ -73,6 +75,23 @@ def check_flags(cfg: TrainConfig, features: dict[str, dict]) -> None:
             raise FeatureMismatchError(
                 f"--policy.input_shapes.{name}={list(shape)}: expected [C, H, W] of a camera. "
                 f"Cameras: {known or 'none'}."
+            )
+
+
+def check_item_losses(cfg: TrainConfig, policy: PreTrainedPolicy) -> None:
+    """Check that a policy whose items are to be weighed, or ranked by their loss, tells them apart.
+
+    Raises:
+        ConfigError: its loss is that of a whole batch.
+    """
+    for is_given, flag in (
+        (cfg.sample_weighting is not None, "--sample_weighting"),
+        (cfg.curriculum.difficulty == LOSS, f"--curriculum.difficulty={LOSS}"),
+    ):
+        if is_given and not policy.has_item_losses:
+            raise ConfigError(
+                f"{flag} needs the loss of each item, and {policy.name} has one of the whole batch: its "
+                "forward lacks the arguments reduction and totals of PreTrainedPolicy.forward. Leave it out."
             )
 
 

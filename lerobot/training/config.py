@@ -23,7 +23,7 @@ from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.training import origin
 from lerobot.training.contradictions import check_keeping, check_objective
-from lerobot.training.releases import from_other_releases
+from lerobot.training.releases import from_other_releases, with_weighting_section
 from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
     CurriculumConfig,
@@ -107,7 +107,7 @@ class TrainConfig:
     on_nan: Literal["stop", "skip"] = extra("stop")  # what a loss or gradient that is no number does
     keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
-    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0 makes it wait
+    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0: it waits instead
     trackio: TrackioConfig = extra(factory=TrackioConfig)  # Trackio
     online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
@@ -130,6 +130,15 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
+        for is_given, flag in (
+            (self.curriculum.difficulty is not None, "--curriculum.difficulty"),
+            (self.sample_weighting is not None, "--sample_weighting"),
+        ):
+            if self.dataset.streaming and is_given:
+                raise ConfigError(
+                    f"{flag} needs every episode at hand, and --dataset.streaming=true reads them as they "
+                    "come. Leave one of them out."
+                )
         if self.statistics == "checkpoint" and not self.policy.pretrained_path:
             raise ConfigError("--statistics=checkpoint needs the checkpoint: give --policy.path=CHECKPOINT.")
         if self.statistics == "checkpoint" and self.dataset.stats == "per_dataset":
@@ -147,7 +156,6 @@ class TrainConfig:
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
-            (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 
@@ -174,12 +182,13 @@ MINIMUM = {
     "eval_freq": 0,
     "save_freq": 0,
     "gradient_accumulation_steps": 1,
+    "eval_workers": 0,
 }
 
 
 def complete(file: Tree, flags: Tree) -> Tree:
     """One tree from file and flags, with the checkpoint's config, resumed run and presets filled in."""
-    flags = dict(flags)
+    file, flags = with_weighting_section(file), with_weighting_section(flags)
     config_path = flags.pop("config_path", None)
     if (
         config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE

@@ -21,6 +21,8 @@ def header(run: Run) -> dict[str, str]:
     rows = {
         "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
         **_mixture(run),
+        **({"curriculum": run.curriculum.summary} if run.curriculum else {}),
+        **({"weights": run.weighting.summary} if run.weighting else {}),
         "policy": f"{cfg.policy.type}, {size}, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"

@@ -19,7 +19,7 @@ from lerobot.training.header import header
 from lerobot.training.run import start
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
-from lerobot.training.validation import evaluate_in_env, validation_loss
+from lerobot.training.validation import evaluations, last_evaluations, validate
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
@@ -44,18 +44,23 @@ def train(cfg: TrainConfig) -> Path:
                     if run.due(run.cfg.log_freq) or run.finished:
                         run.log()
                     if run.due(run.cfg.eval_steps):
-                        run.log({"eval/loss": validation_loss(run)})
-                    if run.cfg.env is not None and run.due(run.cfg.eval_freq):
-                        run.log(evaluate_in_env(run))
-                    is_over = stop.is_set() or run.patience.is_over
+                        run.log(validate(run))
+                    for row in evaluations(run, stop=stop):
+                        run.log(row)
+                    is_over = stop.is_set() or run.patience.is_over or run.failure is not None
                     stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
                         save_checkpoint(run)
                     if stopping and not run.finished:
                         break
+                for row in last_evaluations(run, stop=stop):
+                    run.log(row)
         finally:
             run.close()
-        return finish(run)
+        last = finish(run)
+        if run.failure is not None:
+            raise run.failure
+        return last
 
 
 @contextmanager

@@ -33,9 +33,10 @@ from lerobot.training.run import Run, build_optimizer
 
 logger = logging.getLogger(__name__)
 
-# Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. The
+# Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. Every
+# process asks for the values, which some parts add up over all of them; the first one writes them. The
 # tensors of the averaged weights (`ema.weights`, by name) have files of their own.
-PARTS = ("scaler", "ema", "patience", "curriculum", "weighting", "evaluator")
+PARTS = ("scaler", "ema", "patience", "curriculum", "blend")
 WEIGHTS, AVERAGE, OPTIMIZER = "weights/", "ema/", "optimizer/"  # beginnings of names in a snapshot
 
 
@@ -62,6 +63,7 @@ def save_checkpoint(run: Run) -> None:
         LeRobotError: the checkpoint before this one could not be written.
     """
     rng, meters = run.world.gather(take_rng()), run.world.gather(run.meter.state_dict())
+    parts = {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}  # some add up
     if not run.world.is_main:
         return
     cfg, step, policy = run.cfg, run.step, run.policy
@@ -70,8 +72,7 @@ def save_checkpoint(run: Run) -> None:
     snapshot = run.saver.take(tensors, steady=steady)
     groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
-    extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters}
-    extra |= {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}
+    extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters, **parts}
 
     # A stored config that says "resume" would do so whenever it is read.
     config = encode(replace(cfg, resume=False, checkpoint_path=None))

@@ -52,6 +52,9 @@ def forward(run: Run, batch: Batch, totals: Mapping[str, Tensor] | None) -> tupl
     """A micro-batch's share of the loss and its parts, such that the mean over processes is that of all."""
     with run.autocast():
         loss, info = run.model(batch, totals=totals)
+    for part in (run.curriculum, run.blend):
+        if part is not None:
+            part.observe(batch, info)
     info = {name: value for name, value in (info or {}).items() if name != "item_losses"}
     if totals is None or run.world.size == 1:
         return loss, info

@@ -38,6 +38,8 @@ def tiny_run(world: World, **more):
         "grad_clip_norm": 1e9,
         "autocast": lambda: torch.autocast("cpu", enabled=False),
         "ema": None,
+        "curriculum": None,
+        "blend": None,
         "saver": SimpleNamespace(before_change=lambda: None),
     }
     return SimpleNamespace(**(parts | more))
