@@ -15,6 +15,7 @@ from lerobot.policies.device import asked_device
 from lerobot.training.config import TrainConfig
 from lerobot.training.finish import finish
 from lerobot.training.header import header
+from lerobot.training.row import training_row
 from lerobot.training.run import start
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
@@ -40,13 +41,14 @@ def train(cfg: TrainConfig) -> Path:
                     run.console.advance(run.step)
                     stopping = world.any(stop.is_set(), is_vote=run.due(VOTE_EVERY))
                     if run.due(run.cfg.log_freq) or run.finished:
-                        run.log()
+                        run.log(training_row(run))
                     if run.due(run.cfg.eval_steps):
                         run.log({"eval/loss": validation_loss(run)})
                     if run.cfg.env is not None and run.due(run.cfg.eval_freq):
                         run.log(evaluate_in_env(run))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
-                        save_checkpoint(run)
+                        with run.untimed("saving"):
+                            save_checkpoint(run)
                     if stopping and not run.finished:
                         break
         finally:

@@ -12,6 +12,7 @@ from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
 from lerobot.training.checks import check_weights
 from lerobot.training.data import Position
+from lerobot.training.nan import settle
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.run import Run
 
@@ -22,8 +23,9 @@ def save_checkpoint(run: Run) -> None:
     """Write the run's checkpoint; every process enters, the first one writes.
 
     Raises:
-        TrainingError: its weights are no longer numbers.
+        TrainingError: its weights are no longer numbers, or the last step was a bad one.
     """
+    settle(run)
     check_weights(run.policy, step=run.step)
     rng = run.world.gather(take_rng())
     if run.world.is_main:

@@ -22,7 +22,7 @@ from lerobot.training.transfer import to_device
 def validation_loss(run: Run) -> float:
     """Mean loss over the held-out frames, in eval mode."""
     meter, num_batches, num_frames = Meter(), 0, 0
-    with run.untimed(), undisturbed_randomness(), torch.no_grad():
+    with run.untimed("validation"), undisturbed_randomness(), torch.no_grad():
         run.policy.eval()
         for part in held_out_batches(run):
             size = len(part[keys.INDEX])
@@ -60,7 +60,7 @@ def evaluate_in_env(run: Run) -> Row:
     if run.world.is_main:
         assert run.cfg.env is not None
         how_many = run.cfg.eval.n_episodes
-        with run.untimed():
+        with run.untimed("evaluation"):
             result = evaluate(
                 run.policy,
                 run.processors,
