@@ -28,6 +28,8 @@ TASK_INDEX = "task_index"
 # --- files of a checkpoint folder
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 TRAIN_CONFIG_FILE = "train_config.json"
 PREPROCESSOR = "policy_preprocessor"
 POSTPROCESSOR = "policy_postprocessor"

@@ -1,6 +1,7 @@
 """Where an optimizer and its schedule stand, in the files of a checkpoint's `training_state` folder.
 
     optimizer_state.safetensors     state/<parameter index>/exp_avg, .../exp_avg_sq, .../step
+                                    a dict inside (8-bit optimizers) adds its name; whole numbers are I64 ()
     optimizer_param_groups.json     [{"lr": ..., ..., "params": [0, 1, ...]}, ...]
     scheduler_state.json            {"last_epoch": ..., "base_lrs": [...], ...}
 
@@ -35,7 +36,7 @@ IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 # Keys that only a stored group may have, because a schedule or a caller added them.
 ADDED_KEYS = ("initial_lr", "name")
 # State of the shape of its parameter; other state (step counters) has its own.
-SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "state1", "state2")
 
 
 # ---------------------------------------------------------------------------------- optimizer
@@ -47,14 +48,21 @@ def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folde
         return
     folder.mkdir(parents=True, exist_ok=True)
     tree = optimizer.state_dict()
-    tensors = {
-        f"state/{index}/{name}": value.detach().cpu().clone().contiguous()
-        for index, own in tree["state"].items()
-        for name, value in own.items()
-        if value is not None  # SGD without momentum stores an empty buffer
-    }
-    save_file(tensors, folder / STATE_FILE)
+    save_file(_flat(tree["state"], "state"), folder / STATE_FILE)
     write_json(folder / GROUPS_FILE, tree["param_groups"])
+
+
+def _flat(tree: Mapping, place: str) -> "dict[str, Tensor]":
+    """The tensors of nested dicts by their places, on the CPU; numbers become tensors."""
+    import torch
+
+    tensors: dict[str, Tensor] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            tensors |= _flat(value, f"{place}/{name}")
+        elif value is not None:  # SGD without momentum stores an empty buffer
+            tensors[f"{place}/{name}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
+    return tensors
 
 
 def load_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
@@ -130,17 +138,22 @@ def _alike(fresh: Any, stored: Any, where: str) -> Any:
     raise CheckpointError(f"{where} is {stored!r}; expected something like {fresh!r}.")
 
 
-def _read_state(path: Path) -> "dict[int, dict[str, Tensor]]":
-    """Parameter index -> name -> tensor."""
+def _read_state(path: Path) -> "dict[int, dict[str, Any]]":
+    """Parameter index -> name -> tensor, whole number, or dict of these."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; training cannot be resumed without it.")
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in load_file(path).items():
         head, _, rest = key.partition("/")
-        index, _, name = rest.partition("/")
-        if head != "state" or not index.isdigit() or not name or "/" in name:
+        index, _, path_in_state = rest.partition("/")
+        if head != "state" or not index.isdigit() or not all(path_in_state.split("/")):
             raise CheckpointError(f"{path} holds {key!r}; expected names such as state/0/exp_avg.")
-        state.setdefault(int(index), {})[name] = value
+        own = state.setdefault(int(index), {})
+        *outer, name = path_in_state.split("/")
+        for part in outer:
+            own = own.setdefault(part, {})
+        is_number = value.dim() == 0 and not value.is_floating_point()  # torch's own counters are F32
+        own[name] = value.item() if is_number else value
     return state
 
 
@@ -158,11 +171,13 @@ def _check_shapes(
             raise CheckpointError(
                 f"{path} has state of parameter {index}; this model has {len(shapes)} of them."
             )
+        inner = [value for value in own.values() if isinstance(value, dict)]
+        leaves = {name: value for part in (own, *inner) for name, value in part.items()}
         for name in SHAPED_LIKE_PARAMETER:
-            if name in own and tuple(own[name].shape) != shapes[index]:
+            if name in leaves and tuple(leaves[name].shape) != shapes[index]:
                 raise CheckpointError(
-                    f"{path}: {name} of parameter {index} has shape {tuple(own[name].shape)}, the parameter "
-                    f"{shapes[index]}. Was the model built from another config?"
+                    f"{path}: {name} of parameter {index} has shape {tuple(leaves[name].shape)}, the "
+                    f"parameter {shapes[index]}. Was the model built from another config?"
                 )
 
 

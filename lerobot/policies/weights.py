@@ -50,7 +50,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / keys.WEIGHTS_FILE
     if not path.is_file():
         there = sorted(item.name for item in folder.iterdir())
-        hint = " It is an adapter without its base model." if "adapter_config.json" in there else ""
+        hint = " It is an adapter without its base model." if keys.ADAPTER_CONFIG_FILE in there else ""
         raise CheckpointError(f"{folder} holds no {keys.WEIGHTS_FILE}.{hint} It holds: {', '.join(there)}.")
     try:
         with safe_open(path, framework="pt") as file:

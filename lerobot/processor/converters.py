@@ -21,6 +21,7 @@ COMPLEMENTARY_KEYS = (
     keys.TASK_INDEX,
     keys.EPISODE_INDEX,
     keys.TIMESTAMP,
+    keys.LOSS_WEIGHT,
     "language_persistent",
     "language_events",
     "messages",

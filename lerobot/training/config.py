@@ -21,6 +21,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
+from lerobot.training.contradictions import check_objective
 from lerobot.training.releases import from_other_releases
 from lerobot.training.sections import (
     CurriculumConfig,
@@ -135,17 +136,23 @@ class TrainConfig:
             )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
+        check_objective(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
             (self.reward_model is not None, "--reward_model"),
-            (self.peft is not None, "--peft"),
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
             (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
+
+    @property
+    def uses_ema(self) -> bool:
+        """Whether an average of the weights is kept: `ema.enable`, or else the policy's choice."""
+        assert self.policy is not None
+        return self.policy.uses_ema if self.ema.enable is None else self.ema.enable
 
     @property
     def name(self) -> str:

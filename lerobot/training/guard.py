@@ -39,8 +39,10 @@ class Guard:
         optimizer: the one that is stepped.
         world: processes that must agree.
         on_nan: stop makes no further step after a bad one, so that the weights stay those before it.
-        scaler: of fp16, whose overflows are no bad steps: they are left out too, and the scale adapts.
+        scaler: of fp16, which looks at its gradients on the host: an overflow is no bad step, the scale adapts.
         is_late: whether flags are read later; by default wherever the device can act on them by itself.
+
+    `overflowed` says whether the scaler left out the last step.
     """
 
     LAG = 2  # steps; the device never waits for a host that is this far ahead of it
@@ -56,7 +58,9 @@ class Guard:
     ) -> None:
         self.optimizer, self.world, self.on_nan, self.scaler = optimizer, world, on_nan, scaler
         takes_flag = getattr(optimizer, "_step_supports_amp_scaling", False)  # what GradScaler asks, too
-        self.is_late = (world.device.type == "cuda" and takes_flag) if is_late is None else is_late
+        can_be_late = world.device.type == "cuda" and takes_flag and scaler is None
+        self.is_late = can_be_late if is_late is None else is_late
+        self.overflowed = False
         self.skipped = 0  # bad steps of the whole run
         self._stopped = torch.zeros((), device=world.device)
         self._next: Evidence | None = None
@@ -79,17 +83,12 @@ class Guard:
         loss, grad_norm = loss.detach().float(), grad_norm.detach().float()
         is_bad = (~torch.isfinite(loss if self.scaler else loss + grad_norm)).float()
         self.world.take_largest(is_bad)  # the loss of another process may be the one that is no number
-        if self.on_nan == "stop":
-            self._stopped = torch.maximum(self._stopped, is_bad)
-        is_left_out = torch.maximum(self._stopped, is_bad)
-        if self.scaler:  # an overflow
-            is_left_out = torch.maximum(is_left_out, (~torch.isfinite(grad_norm)).float())
         if self.is_late:
-            self._step_on_device(is_left_out)
-        elif not bool(is_left_out):
-            self.optimizer.step()
-        if self.scaler:
-            self.scaler.update()
+            if self.on_nan == "stop":
+                is_bad = self._stopped.copy_(torch.maximum(self._stopped, is_bad)).clone()
+            self._step_on_device(is_bad)
+        else:
+            self._step_on_host(is_bad=bool(is_bad))
         self._keep(torch.stack([is_bad, loss, grad_norm]))
         return self._read(leave=self.LAG if self.is_late else 0)
 
@@ -105,9 +104,20 @@ class Guard:
         """The reverse of `state_dict`."""
         self.skipped = state["skipped"]
 
-    def _step_on_device(self, is_left_out: Tensor) -> None:
+    def _step_on_host(self, *, is_bad: bool) -> None:
+        if self.scaler is None:
+            if not is_bad:
+                self.optimizer.step()
+            return
+        scale = self.scaler.get_scale()
+        if not is_bad:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.overflowed = not is_bad and self.scaler.get_scale() < scale
+
+    def _step_on_device(self, is_bad: Tensor) -> None:
         optimizer: Any = self.optimizer
-        optimizer.found_inf = is_left_out
+        optimizer.found_inf = is_bad
         try:
             optimizer.step()
         finally:

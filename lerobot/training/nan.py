@@ -37,14 +37,17 @@ MAX_SAVED = 5  # skipped steps whose batches are kept
 MAX_NAMED = 8  # frames that a message names
 
 
-def step_if_finite(run: Run, *, loss: Tensor, grad_norm: Tensor) -> None:
-    """Step the optimizer, unless loss or gradient norm is no number.
+def step_if_finite(run: Run, *, loss: Tensor, grad_norm: Tensor) -> bool:
+    """Step the optimizer, unless loss or gradient norm is no number; False where float16 overflowed.
+
+    A bad step moves schedule and average as every step does: on a GPU the host hears of it later.
 
     Raises:
         TrainingError: one of the last steps was bad and `--on_nan=stop`.
     """
     for bad in run.guard.step(loss=loss, grad_norm=grad_norm):
         report(run, bad)
+    return not run.guard.overflowed
 
 
 def settle(run: Run) -> None:
@@ -95,7 +98,7 @@ def _command(path: Path) -> list[str]:
     return [
         "python",
         "-c",
-        f"from lerobot.training.nan import reproduce; print(reproduce({str(path.absolute())!r}))",
+        f"from lerobot.training.nan import reproduce; print(reproduce({json.dumps(str(path.absolute()))}))",
     ]
 
 
@@ -151,9 +154,9 @@ def _causes(values: dict[str, Tensor], frames: list[int]) -> list[str]:
         is_wrong = (~torch.isfinite(value)).flatten(1).any(1) if value.ndim > 1 else ~torch.isfinite(value)
         rows = [frames[row] for row in is_wrong.nonzero().flatten().tolist()]
         if rows:
-            more = ", ..." if len(rows) > MAX_NAMED else ""
-            which = ", ".join(map(str, rows[:MAX_NAMED]))
-            said.append(f"{key!r} holds NaN or infinite values in the items of frames {which}{more}.")
+            which = ", ".join(map(str, rows[:MAX_NAMED])) + (", ..." if len(rows) > MAX_NAMED else "")
+            noun = "item of frame" if len(rows) == 1 else "items of frames"
+            said.append(f"{key!r} is NaN or infinite in the {noun} {which}.")
     return said
 
 

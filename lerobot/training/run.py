@@ -37,8 +37,11 @@ from lerobot.training.checks import (
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
 from lerobot.training.data import Batch, BatchLoader, Position
+from lerobot.training.ema import EMA
 from lerobot.training.guard import Guard
+from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
+from lerobot.training.parts import freeze, scale_rates
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
@@ -63,6 +66,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     grad_clip_norm: float
+    ema: EMA | None  # the average of the weights
     loader: BatchLoader | StreamLoader
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
@@ -86,6 +90,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
+
+    @property
+    def evaluated_policy(self) -> PreTrainedPolicy:
+        """What validation and evaluations look at: the averaged weights where there are such, or the last."""
+        return self.ema.policy if self.ema is not None and self.cfg.ema.use_for_eval else self.policy
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
@@ -188,6 +197,8 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    add_adapters(policy, cfg)
+    freeze(policy, cfg.freeze)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -202,6 +213,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
+        ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
@@ -232,6 +244,7 @@ def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.o
             f"--optimizer.type={settings.type} makes several optimizers, and this loop steps one. "
             f"Leave it out to get the preset of {policy.config.type}."
         )
+    scale_rates(optimizer, policy, cfg.lr_scale)
     return optimizer, settings.grad_clip_norm
 
 

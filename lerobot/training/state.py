@@ -40,14 +40,23 @@ def save_checkpoint(run: Run) -> None:
             num_processes=run.world.size,
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
+            ema_policy=run.ema.policy if run.ema else None,
             optimizer=run.optimizer,
             scheduler=run.scheduler,
             rng=rng,
-            write_more=lambda folder: save_per_dataset(cfg, [run.processors, *run.other_processors], folder),
+            write_more=lambda folder: write_more(run, folder),
             extra={"sampler": run.position.state()}
-            | ({"scaler": run.scaler.state_dict()} if run.scaler else {}),
+            | ({"scaler": run.scaler.state_dict()} if run.scaler else {})
+            | ({"ema": run.ema.state_dict()} if run.ema else {}),
         )
     run.world.wait()
+
+
+def write_more(run: Run, folder: Path) -> None:
+    """Write what a run has beyond one policy and its pipelines into a checkpoint's folder."""
+    save_per_dataset(run.cfg, [run.processors, *run.other_processors], folder)
+    if run.ema:
+        run.ema.save_tensors(folder)
 
 
 def restore_state(run: Run) -> None:
@@ -67,6 +76,8 @@ def restore_state(run: Run) -> None:
         )
     if run.scaler and "scaler" in progress.extra:
         run.scaler.load_state_dict(progress.extra["scaler"])
+    if run.ema:
+        run.ema.load(folder, progress.extra.get("ema"))
     run.step, run.last_checkpoint = progress.step, folder
     run.loader.start = position_of(run, progress)
 

@@ -23,12 +23,12 @@ def validation_loss(run: Run) -> float:
     """Mean loss over the held-out frames, in eval mode."""
     meter, num_batches, num_frames = Meter(), 0, 0
     with run.untimed("validation"), undisturbed_randomness(), torch.no_grad():
-        run.policy.eval()
+        policy = run.evaluated_policy.eval()
         for part in held_out_batches(run):
             size = len(part[keys.INDEX])
             batch = run.prepare(to_device(part, run.world.device))
             with run.autocast():
-                loss, _ = run.policy(batch)
+                loss, _ = policy(batch)
             meter.add({"sum": loss.float() * size})
             num_batches, num_frames = num_batches + 1, num_frames + size
     return meter.read()["sum"] * num_batches / num_frames
@@ -62,7 +62,7 @@ def evaluate_in_env(run: Run) -> Row:
         how_many = run.cfg.eval.n_episodes
         with run.untimed("evaluation"):
             result = evaluate(
-                run.policy,
+                run.evaluated_policy,
                 run.processors,
                 run.cfg.env,
                 n_episodes=how_many,

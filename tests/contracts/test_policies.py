@@ -105,6 +105,94 @@ def test_loss_and_its_parts(config):
         assert not (isinstance(value, torch.Tensor) and value.requires_grad), name
 
 
+@pytest.fixture
+def equal_draws(monkeypatch):
+    """Every item of every batch gets the same random numbers, so that a batch may be cut."""
+    kept: dict[tuple, torch.Tensor] = {}
+
+    def patched(name, original):
+        def draw(*args, **how):
+            value = original(*args, **how)
+            if not value.dim():
+                return value
+            return kept.setdefault((name, value.shape[1:]), value[:1]).expand_as(value).clone()
+
+        return draw
+
+    for name in ("rand", "randn", "rand_like", "randn_like", "randint"):
+        monkeypatch.setattr(torch, name, patched(name, getattr(torch, name)))
+
+
+def padded_batch(config, before, *, size: int) -> dict:
+    """A preprocessed batch whose items have fewer and fewer actions that are no padding."""
+    raw = raw_batch(config, size=size)
+    for name in config.output_features:
+        is_pad = raw[name + keys.PAD_SUFFIX]
+        if is_pad.dim() == 2:
+            length = is_pad.shape[1]
+            is_pad |= torch.arange(length) >= torch.linspace(length, 1, size).ceil()[:, None]
+    return before(raw)
+
+
+def cut(batch, at: int, *, size: int) -> list[dict]:
+    """The first `at` items, and the others."""
+
+    def part(value, chosen):
+        is_long = isinstance(value, list) or (isinstance(value, torch.Tensor) and value.dim() > 0)
+        return value[chosen] if is_long and len(value) == size else value
+
+    slices = (slice(0, at), slice(at, size))
+    return [{name: part(value, chosen) for name, value in batch.items()} for chosen in slices]
+
+
+def gradients(policy) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    policy.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_accumulated_parts_equal_the_whole(config, is_weighted, equal_draws):
+    policy, (before, _) = built(config)
+    policy.train()
+    batch = padded_batch(config, before, size=4)
+    if is_weighted and policy.has_item_losses:
+        batch[keys.LOSS_WEIGHT] = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    whole, whole_info = policy(batch)
+    whole.backward()
+    expected = gradients(policy)
+    parts = cut(batch, 1, size=4)
+    each = [policy.loss_totals(part) for part in parts]
+    totals = {name: sum(one[name] for one in each) for name in each[0]}
+    losses = []
+    for part in parts:
+        loss, info = policy(part, totals=totals)
+        loss.backward()
+        losses.append((loss.detach(), info or {}))
+    torch.testing.assert_close(losses[0][0] + losses[1][0], whole.detach())
+    for name, value in (whole_info or {}).items():
+        if name != "item_losses" and isinstance(value, torch.Tensor) and value.numel() == 1:
+            torch.testing.assert_close(losses[0][1][name] + losses[1][1][name], value)
+    found = gradients(policy)
+    assert found.keys() == expected.keys()
+    scale = max(value.abs().max() for value in expected.values())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * float(scale), msg=name)
+
+
+def test_losses_of_single_items(config, equal_draws):
+    """Without padding and weights the batch's loss is the mean of its items' losses."""
+    policy, (before, _) = built(config)
+    if not policy.has_item_losses:
+        pytest.skip("a loss that is a mean over the batch")
+    batch = before(raw_batch(config, size=3))
+    loss, info = policy.train()(batch)
+    items, _ = policy(batch, reduction="none")
+    assert items.shape == (3,) and items.requires_grad and not info["item_losses"].requires_grad
+    torch.testing.assert_close(info["item_losses"], items.detach())
+    torch.testing.assert_close(items.mean(), loss)
+
+
 def test_saved_and_loaded_it_acts_the_same(config, tmp_path):
     policy, pair = built(config)
     for part in (policy, *pair):
