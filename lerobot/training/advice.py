@@ -1,6 +1,6 @@
 """What holds a run up, and one thing to change about it.
 
-    shares of a step --judge--> data-, transfer-, launch- or compute-bound + a sentence with a flag to type
+shares of a step --judge--> data-, transfer-, launch- or compute-bound + a sentence with a flag to type
 """
 
 import math
@@ -65,9 +65,7 @@ def judge(now: Situation) -> Verdict:
         if data >= transfer:
             said = f"data-bound: {data:.0%} of the time is waiting for data. {_faster_data(now)}"
             return Verdict(bound="data", advice=said)
-        said = (
-            f"transfer-bound: {transfer:.0%} of the time is copying to the device. {_faster_transfer(now)}"
-        )
+        said = f"transfer-bound: {transfer:.0%} of the time is copying to the device. {_faster_transfer(now)}"
         return Verdict(bound="transfer", advice=said)
     if now.starved_share is not None and now.starved_share >= STARVED:
         said = (
@@ -131,7 +129,9 @@ def _larger_batch(now: Situation) -> str | None:
 def _less_work(now: Situation) -> str:
     cfg, prepare, other = now.cfg, now.shares["prepare"], now.shares["other"]
     if other >= WAITING and cfg.log_freq < 10:
-        return f"{other:.0%} of the time is none of a step's parts. Type: --log_freq=100 (it is {cfg.log_freq})."
+        return (
+            f"{other:.0%} of the time is none of a step's parts. Type: --log_freq=100 (it is {cfg.log_freq})."
+        )
     if prepare >= PREPARING:
         what = "random changes of pictures" if cfg.dataset.image_transforms.enable else "the preprocessor"
         return (

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import torch
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 CGROUPS = (
     # limit, in use, and the file that says how much of it is only cached
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
 )
 
 
@@ -48,7 +53,9 @@ def free_bytes(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = [size for size in (_free_ram(), *map(_free_in_group, CGROUPS), _free_addresses()) if size is not None]
+    free = [
+        size for size in (_free_ram(), *map(_free_in_group, CGROUPS), _free_addresses()) if size is not None
+    ]
     return max(0, min(free)) if free else None
 
 
@@ -102,6 +109,9 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def gib(size: float) -> str:
-    """'3.1 GiB'; one GiB is 1024³ bytes, as makers of GPUs count."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 20 else f"{size / GIB:.3f} GiB"
+def readable_bytes(size: float) -> str:
+    """'12 KiB', '18 MiB', '3.1 GiB'; a GiB is 1024³ bytes, as makers of GPUs count."""
+    for unit, name, digits in ((GIB, "GiB", 1), (MIB, "MiB", 0)):
+        if size >= unit / 10:
+            return f"{size / unit:.{digits if size < 100 * unit else 0}f} {name}"
+    return f"{size / 1024:.0f} KiB"

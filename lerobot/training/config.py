@@ -187,6 +187,9 @@ def complete(file: Tree, flags: Tree) -> Tree:
     tree = merge(file, flags)
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
+    if str(tree.get("batch_size", "")).strip().lower() == "auto":
+        del tree["batch_size"]
+        tree["auto_batch_size"] = True
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
     return tree

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
+from lerobot.training.batch_size import choose_batch_size
 from lerobot.training.config import TrainConfig
 from lerobot.training.finish import finish
 from lerobot.training.header import header
 from lerobot.training.row import training_row
 from lerobot.training.run import start
+from lerobot.training.shortage import shortage_explained
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
 from lerobot.training.validation import evaluate_in_env, validation_loss
@@ -29,12 +31,13 @@ def train(cfg: TrainConfig) -> Path:
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
         run = start(cfg, world)
+        choose_batch_size(run)
         if cfg.resume:
             restore_state(run)
         run.open()
         run.console.header(header(run))
         try:
-            with run.console:
+            with run.console, shortage_explained(run):
                 for group in run.batches():
                     update(run, group)
                     run.step += 1

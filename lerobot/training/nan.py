@@ -1,8 +1,8 @@
 """What happens when a loss or gradient is NaN or infinite: stop or skip, and keep the batch to look at again.
 
-    <output_dir>/nan/step_000123.safetensors   micro-batches as the policy saw them, random states before them
-                     step_000123.json          frames, numbers, what in the batch is no number, how to repeat it
-                     step_000123/              the weights before that step (--on_nan=stop)
+<output_dir>/nan/step_000123.safetensors   micro-batches as the policy saw them, random states before them
+                 step_000123.json          frames, numbers, what in the batch is no number, how to repeat it
+                 step_000123/              the weights before that step (--on_nan=stop)
 """
 
 import json

@@ -31,7 +31,7 @@ def training_row(run: Run) -> Row:
     means = run.world.mean_of(run.meter.read())
     times = run.stopwatch.read()
     micro_batches = times.steps * run.cfg.gradient_accumulation_steps * run.world.size
-    frames = run.step * run.cfg.batch_size * run.cfg.gradient_accumulation_steps * run.world.size
+    frames = run.step * run.loader.batch_size * run.cfg.gradient_accumulation_steps * run.world.size
     row: Row = {"epoch": frames / run.loader.frames_per_epoch}
     row |= {name: mean for name, mean in means.items() if name not in COUNTED and math.isfinite(mean)}
     row["samples_per_s"] = means["items"] * micro_batches / times.wall_s

@@ -8,7 +8,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ from lerobot.training.guard import Guard
 from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.parts import freeze, scale_rates
-from lerobot.training.precision import choose_kernels, half_precision
-from lerobot.training.processors import build_processors, preprocess
+from lerobot.training.precision import autocast, choose_kernels, half_precision
+from lerobot.training.processors import build_processors, prepare
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.stopwatch import Stopwatch
 from lerobot.training.stream import StreamLoader
@@ -124,10 +124,7 @@ class Run:
 
     def prepare(self, batch: Batch) -> Batch:
         """A batch of the dataset, on the device already, as the policy reads it."""
-        batch = {self.cfg.rename_map.get(key, key): value for key, value in batch.items()}
-        if self.cfg.task is not None:
-            batch["task"] = [self.cfg.task] * len(batch["index"])
-        return preprocess([self.processors, *self.other_processors], batch)
+        return prepare(self.cfg, [self.processors, *self.other_processors], batch)
 
     @property
     def position(self) -> Position:
@@ -136,8 +133,7 @@ class Run:
 
     def autocast(self) -> AbstractContextManager:
         """Half precision for the forward pass, where it was asked for and the device has it."""
-        dtype = half_precision(self.cfg, self.world.device)
-        return torch.autocast(self.world.device.type, dtype=dtype) if dtype is not None else nullcontext()
+        return autocast(self.cfg, self.world.device)
 
     def untimed(self, name: str) -> AbstractContextManager[None]:
         """What happens inside is not counted as training time; what it is called tells how often it is due."""

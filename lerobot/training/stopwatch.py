@@ -48,7 +48,9 @@ class Times:
     parts_s: dict[str, float]  # of PARTS; what is left of wall_s is Python, other work, or idling
     cores_used: float = 0.0  # processor time of all threads of this process per second
     busy_share: float | None = None  # of the wall time in which the device had work; None: the host computes
-    starved_share: float | None = None  # of the steps after which the device had already caught up with the host
+    starved_share: float | None = (
+        None  # of the steps after which the device had already caught up with the host
+    )
     is_first: bool = False  # of the first step alone, which loads kernels and opens files
 
 
