@@ -121,7 +121,7 @@ def _larger_batch(now: Situation) -> str | None:
     if now.memory_share is None or now.memory_share > ROOMY:
         return None
     return (
-        f"Type: --batch_size={2 * now.cfg.batch_size} ({now.memory_share:.0%} of the device's memory is used; "
+        f"Type: --batch_size={2 * now.cfg.batch_size} ({now.memory_share:.0%} of the memory is used; "
         "it changes what a step learns from)."
     )
 
@@ -129,14 +129,13 @@ def _larger_batch(now: Situation) -> str | None:
 def _less_work(now: Situation) -> str:
     cfg, prepare, other = now.cfg, now.shares["prepare"], now.shares["other"]
     if other >= WAITING and cfg.log_freq < 10:
-        return (
-            f"{other:.0%} of the time is none of a step's parts. Type: --log_freq=100 (it is {cfg.log_freq})."
-        )
+        return f"{other:.0%} of the time is spent between steps. Type: --log_freq=100 (it is {cfg.log_freq})."
     if prepare >= PREPARING:
         what = "random changes of pictures" if cfg.dataset.image_transforms.enable else "the preprocessor"
         return (
             f"{prepare:.0%} of the time is {what}. Smaller pictures "
-            "(--policy.input_shapes.CAMERA=[3,H,W]) or fewer changes (--dataset.image_transforms.max_num_transforms=1) help."
+            "(--policy.input_shapes.CAMERA=[3,H,W]) or fewer changes "
+            "(--dataset.image_transforms.max_num_transforms=1) help."
         )
     work = now.shares["compute"] + now.shares["optimizer"]
     busy = f"{work:.0%} of the time is the policy itself."
@@ -146,4 +145,4 @@ def _less_work(now: Situation) -> str:
         return f"{busy} Type: --mixed_precision=true"
     if not cfg.compile:
         return f"{busy} Type: --compile=true"
-    return f"{busy} {_larger_batch(now) or 'There is no faster setting: the device is what it takes.'}"
+    return f"{busy} {_larger_batch(now) or 'No setting makes that faster on this device.'}"

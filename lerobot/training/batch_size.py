@@ -1,6 +1,6 @@
 """`--batch_size=auto`: the largest micro-batch that fits, found before the first step.
 
-    memory that is left / memory of an item --> a number --on a GPU--> tried: forward and backward --> less if need be
+    memory that is left / memory of an item -> a number -on a GPU-> a step is tried -> less if need be
 
 Finding it moves no random numbers, no weights and no buffers; several processes take the least of theirs.
 """
@@ -23,7 +23,7 @@ from lerobot.training.shortage import is_shortage
 
 logger = logging.getLogger(__name__)
 
-# Share of the memory that is planned with. On a GPU a trial follows; other programs need a part of the machine's.
+# Share of the memory that is planned with. On a GPU a trial follows; a machine runs other programs, too.
 PLANNED = {"cuda": 0.95, "cpu": 0.8}
 LESS = 0.85  # what is tried next when a trial ran out of memory
 
@@ -63,9 +63,9 @@ def fitting_size(run: Run) -> int:
     size = min(run.world.gather(size))
     if size < 1:
         raise TrainingError(
-            f"--batch_size=auto: one item needs {readable_bytes(found.total + activations.of(1))} and there are "
-            f"{readable_bytes(found.capacity)}. Try --mixed_precision=true, --grad_checkpointing=true or smaller "
-            "pictures (--policy.input_shapes.CAMERA=[3,H,W])."
+            f"--batch_size=auto: one item needs {readable_bytes(found.total + activations.of(1))}, there are "
+            f"{readable_bytes(found.capacity)}. Try --mixed_precision=true, --grad_checkpointing=true or "
+            "smaller pictures (--policy.input_shapes.CAMERA=[3,H,W])."
         )
     logger.info(
         "--batch_size=auto: %d items (%s each, %s of %s are taken already or by other parts).",

@@ -53,10 +53,9 @@ def free_bytes(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = [
-        size for size in (_free_ram(), *map(_free_in_group, CGROUPS), _free_addresses()) if size is not None
-    ]
-    return max(0, min(free)) if free else None
+    limits = [_free_ram(), *map(_free_in_group, CGROUPS), _free_addresses()]
+    known = [limit for limit in limits if limit is not None]
+    return max(0, min(known)) if known else None
 
 
 def total_bytes(device: torch.device) -> int | None:

@@ -1,10 +1,10 @@
-"""No step is made with a loss or gradient that is NaN or infinite, and the device is not waited for to know it.
+"""No step is made with a loss or gradient that is NaN or infinite, and nothing waits for the device to tell.
 
     loss, gradient norm --> flag on the device --> the optimizer's kernel leaves weights and state as they are
                                    '--> copied to the host, read two steps later, when it has long arrived
 
-Fused optimizers of torch take the flag themselves (`found_inf`, as torch.amp.GradScaler gives it to them). Others
-are stepped by the host, which waits for the flag; on a CPU there is nothing to wait for.
+Fused optimizers of torch take the flag themselves (`found_inf`, as torch.amp.GradScaler gives it to them).
+Others are stepped by the host, which waits for the flag; on a CPU there is nothing to wait for.
 """
 
 from collections import deque
@@ -39,7 +39,7 @@ class Guard:
         optimizer: the one that is stepped.
         world: processes that must agree.
         on_nan: stop makes no further step after a bad one, so that the weights stay those before it.
-        scaler: of fp16, which looks at its gradients on the host: an overflow is no bad step, the scale adapts.
+        scaler: of fp16, which looks at gradients on the host: an overflow is no bad step, the scale adapts.
         is_late: whether flags are read later; by default wherever the device can act on them by itself.
 
     `overflowed` says whether the scaler left out the last step.
@@ -67,7 +67,7 @@ class Guard:
         self._unread: deque[tuple[Evidence, Tensor, torch.cuda.Event | None]] = deque()
 
     def expect(self, step: int, batches: Sequence[Batch]) -> None:
-        """Remember what the next step will be computed from: batches of the host, before they were changed."""
+        """Remember what the next step is computed from: batches of the host, before they are changed."""
         rng = {"cpu": torch.get_rng_state()}
         if self.world.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.world.device)

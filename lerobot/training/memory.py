@@ -2,8 +2,8 @@
 
     weights + gradients + optimizer state + average + activations of a batch + batches on their way
 
-Activations are measured: two and three items of the data go forward through the real policy, and what autograd
-keeps of it is counted. That moves no random numbers, no weights and no buffers.
+Activations are measured: two and three items of the data go forward through the real policy, and what
+autograd keeps of it is counted. That moves no random numbers, no weights and no buffers.
 """
 
 from collections import defaultdict
@@ -79,7 +79,7 @@ class Estimate:
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the memory behind tensors, shared memory once."""
-    return sum({key: size for key, size in map(_storage, tensors)}.values())
+    return sum(dict(map(_storage, tensors)).values())
 
 
 def _storage(tensor: Tensor) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def report(run: Run, bad: Evidence) -> None:
     path, causes = save_evidence(run, bad, with_weights=is_stop)
     # Loss is each process's own: the one that is to blame speaks for all.
     told = run.world.gather((math.isfinite(bad.loss), what, causes, str(path)))
-    is_fine, what, causes, where = min(told, key=lambda one: one[0])
+    _, what, causes, where = min(told, key=lambda one: one[0])
     said = [f"{what} in step {bad.step}, so that step was not made.", *causes]
     if not is_stop:
         logger.warning("%s The batch is in %s", " ".join(said), where)
@@ -104,7 +104,7 @@ def _command(path: Path) -> list[str]:
 
 # ---------------------------------------------------------------------------------- what is kept
 def save_evidence(run: Run, bad: Evidence, *, with_weights: bool) -> tuple[Path, list[str]]:
-    """Write a bad step's batch (and the weights); gives the JSON file and sentences on what is wrong with it."""
+    """Write a bad step's batch (and the weights); gives the JSON file, and what is wrong with the batch."""
     rank = run.world.rank
     name = f"step_{bad.step:06d}" + (f"_rank_{rank}" if rank else "")
     folder = run.output_dir / FOLDER
@@ -180,7 +180,7 @@ def reproduce(path: str | Path) -> str:
     torch.set_rng_state(stored["rng/cpu"])
     if "rng/cuda" in stored and device.type == "cuda":
         torch.cuda.set_rng_state(stored["rng/cuda"], device)
-    loss, strange = torch.zeros((), device=device), []
+    loss = torch.zeros((), device=device)
     with modules_without_numbers(policy) as strange:
         for k in range(len(about["frames"])):
             with torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
@@ -206,7 +206,7 @@ def _batch(stored: dict[str, Tensor], about: dict[str, Any], k: int, device: tor
 
 @contextmanager
 def modules_without_numbers(model: nn.Module) -> Iterator[list[str]]:
-    """A list that fills with the names of modules whose output is NaN or infinite, in order of computation."""
+    """A list that fills with names of modules whose output is NaN or infinite, in order of computation."""
     found: list[str] = []
 
     def look(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Before the first step: how much memory the run is going to take, and which flags take less.
 
-policy, optimizer, one item of the data -> Estimate -> a line of the header; remedies, in order, if it does not fit
+policy, optimizer, an item of the data -> Estimate -> a line of the header, and what takes less if need be
 """
 
 import math
@@ -127,12 +127,11 @@ def remedies(run: Run, found: Estimate, *, is_measured: bool = True) -> list[Rem
         )
     cameras = cfg.policy.image_features if cfg.policy is not None else {}
     if cameras:
-        name, (channels, height, width) = max(
-            ((name, f.shape) for name, f in cameras.items()), key=lambda one: math.prod(one[1])
-        )
-        flag = f"--policy.input_shapes.{name}=[{channels},{height // 2},{width // 2}]"
-        saved = None if now is None else 0.75 * size * (now.per_item + now.largest) / len(cameras)
-        tried.append(Remedy(flags=flag, saved=saved, note="smaller pictures"))
+        name, feature = max(cameras.items(), key=lambda one: math.prod(one[1].shape))
+        half = [feature.shape[0], *(length // 2 for length in feature.shape[1:])]
+        flag = f"--policy.input_shapes.{name}={half}".replace(" ", "")
+        less = None if now is None else 0.75 * size * (now.per_item + now.largest) / len(cameras)
+        tried.append(Remedy(flags=flag, saved=less, note="smaller pictures"))
     least = WORTH_SAYING * found.total
     return [one for one in tried if one is not None and (one.saved is None or one.saved >= least)]
 

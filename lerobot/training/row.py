@@ -1,4 +1,4 @@
-"""The numbers of a log row: how well it learns, how fast, where the time goes, what it takes, how long it will.
+"""The numbers of a log row: how well it learns, how fast, where the time goes, what it takes, how long.
 
     meter + stopwatch + device --every log_freq steps--> row (metrics.jsonl, console, trackers)
 
@@ -99,7 +99,10 @@ def verdict_row(run: Run, times: Times, row: Row, *, peak: int) -> Row:
         )
     )
     said = run.advisor.hear(verdict)
-    return {"bound": verdict.bound} | ({"advice": said} if said else {})
+    found: Row = {"bound": verdict.bound}
+    if said:
+        found["advice"] = said
+    return found
 
 
 def picture_bytes(run: Run) -> int:

@@ -136,7 +136,7 @@ class Run:
         return autocast(self.cfg, self.world.device)
 
     def untimed(self, name: str) -> AbstractContextManager[None]:
-        """What happens inside is not counted as training time; what it is called tells how often it is due."""
+        """What happens inside is not counted as training time; its name tells how often it is due."""
         return self.stopwatch.untimed(name)
 
     def log(self, row: Row) -> None:

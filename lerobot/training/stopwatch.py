@@ -1,10 +1,10 @@
 """Where the time of a step goes, measured without waiting for the device.
 
-    span("data") ... span("compute") ...   host: perf_counter; CUDA, MPS: events in the stream, read when logged
+    span("data") ... span("compute")   host: perf_counter; CUDA, MPS: events in the stream, read when logged
 
-A device that works on its own is behind the host that feeds it. What the host does meanwhile costs nothing, so
-there the events count, and of the host's waiting only what left the device without work. Spans may be nested;
-each counts without what is inside it.
+A device that works on its own is behind the host that feeds it. What the host does meanwhile costs nothing,
+so there the events count, and of the host's waiting only what left the device without work. Spans may be
+nested; each counts without what is inside it.
 """
 
 import time

@@ -314,7 +314,7 @@ def test_a_loss_that_is_no_number(said, words, tmp_path):
 
 
 def test_weights_that_are_no_numbers_are_not_saved(said, words, tmp_path):
-    """An update may overflow though loss and gradient were finite: the next loss would show it, a save is now."""
+    """An update may overflow though loss and gradient were finite; a save comes before the next loss."""
     ruin = ["--optimizer.type=sgd", "--optimizer.lr=3e38", "--log_freq=100", "--save_freq=1"]
     status, text = said(train_main, [*words, *ruin])
     assert status == 1 and "The weights became NaN or infinite before step 1." in text
