@@ -15,11 +15,10 @@ from torch.func import functional_call
 
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.evaluation.rollout import undisturbed_randomness
-from lerobot.training.capacity import readable_bytes
+from lerobot.training.capacity import is_shortage, readable_bytes
 from lerobot.training.memory import Activations, Estimate, repeated
 from lerobot.training.preflight import batch_bytes, estimate, measured, prepared_item
 from lerobot.training.run import Run, with_steps
-from lerobot.training.shortage import is_shortage
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,17 @@ from pathlib import Path
 import torch
 
 MIB, GIB = 1024**2, 1024**3
+# What torch and the C library say; none of it has a class of its own on a CPU.
+SAYINGS = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "out of memory",
+)
+# What oneDNN and Python say then, but not only then: believed where the machine is nearly full.
+MUTTERINGS = ("could not create a", "could not execute a", "can't start new thread")
+SCARCE = 256 * MIB
 CGROUPS = (
     # limit, in use, and the file that says how much of it is only cached
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -66,6 +77,19 @@ def total_bytes(device: torch.device) -> int | None:
         return torch.mps.recommended_max_memory()
     free, used = free_bytes(device), used_bytes(device)
     return None if free is None or used is None else free + used
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that no memory is left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower()
+    if not isinstance(error, (RuntimeError, OSError)):
+        return False
+    if any(words in said for words in SAYINGS):
+        return True
+    free = free_bytes(torch.device("cpu"))
+    return free is not None and free < SCARCE and any(words in said for words in MUTTERINGS)
 
 
 def _free_ram() -> int | None:

@@ -18,7 +18,7 @@ from lerobot.training.finish import finish
 from lerobot.training.header import header
 from lerobot.training.row import training_row
 from lerobot.training.run import start
-from lerobot.training.shortage import shortage_explained
+from lerobot.training.shortage import no_room_explained, shortage_explained
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
 from lerobot.training.validation import evaluate_in_env, validation_loss
@@ -30,8 +30,9 @@ def train(cfg: TrainConfig) -> Path:
     """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
-        run = start(cfg, world)
-        choose_batch_size(run)
+        with no_room_explained(world.device):
+            run = start(cfg, world)
+            choose_batch_size(run)
         if cfg.resume:
             restore_state(run)
         run.open()

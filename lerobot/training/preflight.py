@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lerobot.policies.config import PreTrainedConfig
-from lerobot.training.capacity import free_bytes, readable_bytes, used_bytes
+from lerobot.training.capacity import free_bytes, is_shortage, readable_bytes, used_bytes
 from lerobot.training.config import TrainConfig
 from lerobot.training.memory import Activations, Estimate, measure_activations, state_bytes, tensor_bytes
 from lerobot.training.precision import autocast
@@ -58,7 +58,7 @@ def preflight(run: Run, *, is_measured: bool | None = None) -> Estimate:
     if is_measured is None:
         is_large = found.capacity is not None and found.total > LARGE * found.capacity
         is_measured = run.world.device.type != "cpu" or is_large
-    return estimate(run, measured(run)) if is_measured else found
+    return estimate(run, measured_if_there_is_room(run)) if is_measured else found
 
 
 def estimate(run: Run, activations: Activations | None) -> Estimate:
@@ -105,6 +105,16 @@ def measured(run: Run) -> Activations:
     return measure_activations(run.policy, prepared_item(run), autocast=run.autocast)
 
 
+def measured_if_there_is_room(run: Run) -> Activations | None:
+    """The same, or None where there is no memory left even to measure."""
+    try:
+        return measured(run)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_shortage(error):
+            raise
+        return None
+
+
 def prepared_item(run: Run) -> dict[str, Any]:
     """A batch of one item as the policy reads it."""
     pairs = [run.processors, *run.other_processors]
@@ -112,10 +122,10 @@ def prepared_item(run: Run) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------- what takes less
-def remedies(run: Run, found: Estimate, *, is_measured: bool = True) -> list[Remedy]:
+def remedies(run: Run, found: Estimate) -> list[Remedy]:
     """Flags that take less memory, those that change the result least first, with what each saves alone."""
     cfg, size = run.cfg, run.loader.batch_size
-    now = measured(run) if is_measured else None
+    now = measured_if_there_is_room(run)
     tried = [_smaller_batch(run, now), _half_precision(run, now), _recompute(run, now)]
     eight = found.optimizer * (1 - BYTES_PER_8BIT / 8)
     if run.world.device.type == "cuda" and cfg.optimizer is not None and cfg.optimizer.type == "adamw":
@@ -152,11 +162,17 @@ def _smaller_batch(run: Run, now: Activations | None) -> Remedy | None:
 def _half_precision(run: Run, now: Activations | None) -> Remedy | None:
     if run.cfg.mixed_precision not in (False, "no") or run.world.device.type == "mps":
         return None
-    saved = None
+    half, device, saved = replace(run.cfg, mixed_precision=True), run.world.device, None
     if now is not None:
-        half, device = replace(run.cfg, mixed_precision=True), run.world.device
-        then = measure_activations(run.policy, prepared_item(run), autocast=lambda: autocast(half, device))
-        saved = now.of(run.loader.batch_size) - then.of(run.loader.batch_size)
+        try:
+            then = measure_activations(
+                run.policy, prepared_item(run), autocast=lambda: autocast(half, device)
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
+                return None  # a policy that cannot compute so is not told to
+        else:
+            saved = now.of(run.loader.batch_size) - then.of(run.loader.batch_size)
     return Remedy(flags="--mixed_precision=true", saved=saved, note="faster on most GPUs")
 
 
@@ -167,8 +183,8 @@ def _recompute(run: Run, now: Activations | None) -> Remedy | None:
     saved = None
     if now is not None:
         with _recomputing(stacks):
-            then = measured(run)
-        saved = now.of(run.loader.batch_size) - then.of(run.loader.batch_size)
+            then = measured_if_there_is_room(run)
+        saved = now.of(run.loader.batch_size) - then.of(run.loader.batch_size) if then is not None else None
     return Remedy(flags="--grad_checkpointing=true", saved=saved, note="the same result, slower")
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 
 from lerobot.core.errors import TrainingError
-from lerobot.training.capacity import peak_bytes, readable_bytes, total_bytes
-from lerobot.training.preflight import Remedy, estimate, preflight, remedies
+from lerobot.training.capacity import free_bytes, is_shortage, peak_bytes, readable_bytes, total_bytes
+from lerobot.training.preflight import Remedy, preflight, remedies
 from lerobot.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -25,24 +25,29 @@ DOING = {
     "optimizer": "in the optimizer's step",
     None: "between two steps",
 }
-# What torch and the C library say; none of it has a class of its own on a CPU.
-SAYINGS = (
-    "can't allocate memory",
-    "not enough memory",
-    "cannot allocate memory",
-    "std::bad_alloc",
-    "out of memory",
-)
 ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 NUM_REMEDIES = 3
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that no memory is left."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    said = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and any(words in said for words in SAYINGS)
+@contextmanager
+def no_room_explained(device: torch.device) -> Iterator[None]:
+    """Inside, where a run is put together, memory that runs out is one TrainingError.
+
+    Raises:
+        TrainingError: the policy itself does not fit.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_shortage(error):
+            raise
+        logger.debug("where it came from:", exc_info=True)
+        free = free_bytes(device)
+        left = f" with {readable_bytes(free)} free" if free is not None else ""
+        raise TrainingError(
+            f"The policy does not fit into the memory of {device}{left}. Do others use it (nvidia-smi)? "
+            "Otherwise take a smaller policy, or several GPUs with --parallelism=fsdp."
+        ) from None
 
 
 @contextmanager
@@ -81,20 +86,10 @@ def explanation(run: Run, *, asked: str | None) -> str:
         of = f" of {readable_bytes(total)}" if total else ""
         more = f", and {asked} more were asked for" if asked else ""
         lines.append(f"Up to {readable_bytes(most)}{of} were used{more}.")
-    tried = data_remedies(run) if doing == "data" else step_remedies(run)
+    tried = data_remedies(run) if doing == "data" else remedies(run, preflight(run, is_measured=True))
     lines.append("Try, in this order; each figure is of that line alone:")
     lines += [f"  {one}" for one in tried[:NUM_REMEDIES]]
     return "\n  ".join([*lines, what_is_left(run)])
-
-
-def step_remedies(run: Run) -> list[Remedy]:
-    """Flags by which a step takes less; without figures where even measuring them finds no memory."""
-    try:
-        return remedies(run, preflight(run, is_measured=True))
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not is_shortage(error):
-            raise
-    return remedies(run, estimate(run, None), is_measured=False)
 
 
 def data_remedies(run: Run) -> list[Remedy]:
@@ -109,7 +104,7 @@ def data_remedies(run: Run) -> list[Remedy]:
         found.append(Remedy(flags="--prefetch_factor=1", saved=None, note="fewer batches wait to be used"))
     if cfg.num_workers > 1:
         found.append(Remedy(flags=f"--num_workers={cfg.num_workers // 2}", saved=None))
-    return found + step_remedies(run)
+    return found + remedies(run, preflight(run, is_measured=True))
 
 
 def what_is_left(run: Run) -> str:
