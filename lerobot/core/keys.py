@@ -37,6 +37,7 @@ PRETRAINED_FOLDER = "pretrained_model"
 TRAINING_STATE_FOLDER = "training_state"
 CHECKPOINTS_FOLDER = "checkpoints"
 LAST_LINK = "last"
+BEST_LINK = "best"
 
 # --- files of a dataset folder
 INFO_FILE = "meta/info.json"

@@ -8,15 +8,17 @@ Paper: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", arX
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
+from lerobot.core.files import write_atomically
 from lerobot.core.optional import require
 from lerobot.policies.locate import is_hub_id, locate
 
@@ -31,9 +33,12 @@ class Adapter:
     base: str  # folder, or Hub id
     revision: str | None = None  # of that Hub id
 
-    def save(self, policy: Any, folder: Path) -> None:
-        """Write the adapters' config and weights, and the policy's config."""
-        peft = require("peft", extra="peft")
+    def weights(self, policy: Any) -> dict[str, Tensor]:
+        """The trained tensors, by the policy's names."""
+        return require("peft", extra="peft").get_peft_model_state_dict(policy, save_embedding_layers=False)
+
+    def save(self, policy: Any, folder: Path, *, weights: Mapping[str, Tensor]) -> None:
+        """Write the adapters' config and these weights, and the policy's config."""
         config = copy.deepcopy(next(iter(self.tuner.peft_config.values())))
         config.base_model_name_or_path = portable_base(self.base, folder)
         config.revision, config.inference_mode = self.revision, True
@@ -44,9 +49,10 @@ class Adapter:
         if isinstance(config.target_modules, set):
             config.target_modules = sorted(config.target_modules)  # sets have another order in each process
         config.save_pretrained(folder)
-        state = peft.get_peft_model_state_dict(policy, save_embedding_layers=False)
-        weights = {PREFIX + name: value.detach().contiguous() for name, value in state.items()}
-        save_file(weights, folder / keys.ADAPTER_FILE, metadata={"format": "pt"})
+        tensors = {PREFIX + name: value.detach().contiguous() for name, value in weights.items()}
+        write_atomically(
+            folder / keys.ADAPTER_FILE, lambda part: save_file(tensors, part, metadata={"format": "pt"})
+        )
         replace(policy.config, use_peft=True, pretrained_path=config.base_model_name_or_path).save_pretrained(
             folder
         )
@@ -111,8 +117,7 @@ def load_adapter(policy: Any, folder: Path, *, base: str, revision: str | None) 
     config.inference_mode = False
     weights = {name.removeprefix(PREFIX): value for name, value in load_file(path).items()}
     try:
-        attach(policy, config, base=base, revision=revision)
-        wanted = peft.get_peft_model_state_dict(policy, save_embedding_layers=False)
+        wanted = attach(policy, config, base=base, revision=revision).weights(policy)
         strangers = peft.set_peft_model_state_dict(policy, weights).unexpected_keys
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"The adapter in {folder} does not fit this policy: {error}") from error

@@ -285,15 +285,24 @@ class PreTrainedPolicy(nn.Module):
         """Weights under this release's names; policies whose names changed override it."""
         return weights
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (or its adapter's files), and the processors it carries."""
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The tensors that `save_pretrained` writes, by name: all, or those of its adapter."""
+        return self.state_dict() if self.adapter is None else self.adapter.weights(self)
+
+    def save_pretrained(self, folder: str | Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors (or its adapter's files), and the processors it carries.
+
+        Args:
+            weights: what `saved_weights` gave at an earlier instant, or averages; None writes those of now.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        weights = self.saved_weights() if weights is None else weights
         if self.adapter is not None:
-            self.adapter.save(self, folder)
+            self.adapter.save(self, folder, weights=weights)
         else:
             self.config.save_pretrained(folder)
-            write_weights(self, folder)
+            write_weights(self, folder, weights=weights)
         if self._source is not None:
             for pipeline in self.processors:
                 pipeline.save_pretrained(folder)

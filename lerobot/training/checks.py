@@ -1,17 +1,18 @@
 """What is checked before the first step of a run, and before its numbers are believed."""
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from lerobot.core import hub, keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
 from lerobot.core.optional import require
 from lerobot.core.types import FeatureType, policy_features
 from lerobot.training.config import TrainConfig
+from lerobot.training.snapshot import is_finite
 
 
 def choose_output_dir(cfg: TrainConfig) -> Path:
@@ -102,13 +103,13 @@ def check_tracking(cfg: TrainConfig) -> None:
         require("wandb", extra="wandb")
 
 
-def check_weights(model: nn.Module, *, step: int) -> None:
-    """Stop a run before it saves weights that are no longer numbers.
+def check_weights(weights: Mapping[str, Tensor], *, step: int) -> None:
+    """Stop a run whose weights, on the host, are no longer numbers, before they are saved.
 
     Raises:
         TrainingError: some are not.
     """
-    if not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
+    if not all(map(is_finite, weights.values())):
         raise TrainingError(f"The weights became NaN or infinite before step {step}. {WHAT_TO_TRY}")
 
 

@@ -11,18 +11,20 @@ from typing import Any, Literal
 
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES, apply_aliases
-from lerobot.core.config import decode, encode, extra, read_file, stored_as
-from lerobot.core.errors import CheckpointError, ConfigError
+from lerobot.core.config import decode, encode, extra, read_file, read_section, stored_as
+from lerobot.core.errors import ConfigError
 from lerobot.core.flags import merge
+from lerobot.core.text import Text
 from lerobot.datasets.source import DatasetConfig
 from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.config import EvalConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
-from lerobot.policies.locate import locate
-from lerobot.training.contradictions import check_objective
+from lerobot.training import origin
+from lerobot.training.contradictions import check_keeping, check_objective
 from lerobot.training.releases import from_other_releases
+from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -137,6 +139,7 @@ class TrainConfig:
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
         check_objective(self)
+        check_keeping(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
@@ -182,8 +185,13 @@ def complete(file: Tree, flags: Tree) -> Tree:
         config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE
     ):  # written by a run, not a person
         file = without_unknown(file, source=str(config_path))
-    if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
-        file, flags = _resumed(file, flags, config_path)
+    if origin.is_asked(flags.get("resume", file.get("resume", False))):
+        path, flags = origin.resumed(file, flags, config_path=config_path)
+        if path != Path(str(config_path)):
+            file = without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
+        origin.say_changes(file, flags)
+        if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
+            file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
     tree = merge(file, flags)
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
@@ -192,35 +200,9 @@ def complete(file: Tree, flags: Tree) -> Tree:
         tree["auto_batch_size"] = True
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
+    else:
+        _choose_schedule(tree, preset=None, given=_section(tree.get("scheduler")))
     return tree
-
-
-def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
-    """The saved config of the run to continue, and the flags that go on top of it."""
-    folder = Path(str(config_path)).parent if config_path else None
-    if folder is None or folder.name != keys.PRETRAINED_FOLDER:
-        output_dir = flags.get("output_dir", file.get("output_dir"))
-        if not output_dir:
-            raise ConfigError(
-                "--resume=true needs the run to continue: give --output_dir=RUN or "
-                "--config_path=RUN/checkpoints/last/pretrained_model/train_config.json."
-            )
-        try:
-            folder = locate(str(output_dir))
-        except CheckpointError as error:
-            raise ConfigError(f"--resume=true: {output_dir} holds no checkpoint to continue from.") from error
-        path = folder / keys.TRAIN_CONFIG_FILE
-        saved = apply_aliases(read_file(path), TRAIN_ALIASES)
-        file = merge(without_unknown(saved, source=str(path)), file)
-    checkpoint = folder.resolve().parent
-    flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
-    if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
-        file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
-    policy = flags.get("policy", {})
-    flags["policy"] = (policy if isinstance(policy, dict) else {}) | {"pretrained_path": str(folder)}
-    # The run goes on in its own folder, also when it was moved.
-    flags.setdefault("output_dir", str(checkpoint.parent.parent))
-    return file, flags
 
 
 def without_unknown(tree: Tree, *, source: str) -> Tree:
@@ -240,25 +222,50 @@ def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
     A saved file repeats the preset of its own policy settings: those copies are not a user's choice, so that
     `--policy.optimizer_lr` on top of a saved file does what it says.
     """
-    policy = _decoded(tree.get("policy"))
+    policy, before = _decoded(tree.get("policy")), _decoded(file.get("policy"))
     if policy is None:
         return
-    before = _decoded(file.get("policy"))
-    for section in ("optimizer", "scheduler"):
-        preset = encode(getattr(policy, f"get_{section}_preset")()) or {}
-        copied = encode(getattr(before, f"get_{section}_preset")()) if before is not None else None
-        chosen = file.get(section)
-        if isinstance(chosen, dict) and isinstance(copied, dict) and chosen.get("type") == copied.get("type"):
-            chosen = {
-                key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value
-            }
-        for given in (_section(chosen), _section(flags.get(section))):
-            preset = merge({section: preset}, {section: given})[section]  # another type replaces it whole
-        tree[section] = preset or None
-    _choose_schedule(tree)
+    optimizer = encode(policy.get_optimizer_preset())
+    own = encode(before.get_optimizer_preset()) if before is not None else None
+    for given in (_chosen(file.get("optimizer"), own), _section(flags.get("optimizer"))):
+        optimizer = _over_preset(optimizer, given)
+    tree["optimizer"] = optimizer
+    own = encode(before.get_scheduler_preset()) if before is not None else None
+    given = merge({"_": _chosen(file.get("scheduler"), own)}, {"_": _section(flags.get("scheduler"))})[
+        "_"
+    ]  # a type of its own in the flags replaces that of the file
+    _choose_schedule(tree, preset=encode(policy.get_scheduler_preset()), given=given)
+
+
+def _chosen(section: Any, own: Tree | None) -> Tree:
+    """What a file says of an optimizer or schedule, without copies of the policy's preset."""
+    if not isinstance(section, dict) or not isinstance(own, dict) or section.get("type") != own.get("type"):
+        return _section(section)
+    return {key: value for key, value in section.items() if key not in own or own[key] != value}
+
+
+def _over_preset(preset: Tree, given: Tree) -> Tree:
+    """The preset with the given fields; another type replaces it whole, unless it is a kind of the same."""
+    if "type" in given:
+        chosen, own = (OptimizerConfig.get_choice_class(str(one["type"])) for one in (given, preset))
+        if issubclass(chosen, own):
+            return {**preset, **given}
+    return merge({"_": preset}, {"_": given})["_"]
+
+
+def _choose_schedule(tree: Tree, *, preset: Tree | None, given: Tree) -> None:
+    tree["scheduler"] = choose_schedule(
+        tree.get("lr_scheduler"),
+        preset=preset,
+        given=given,
+        steps=tree.get("steps"),
+        lr=_section(tree.get("optimizer")).get("lr"),
+    )
 
 
 def _section(value: Any) -> Tree:
+    if isinstance(value, Text) and value.strip().startswith("{"):
+        value = read_section(value)
     return value if isinstance(value, dict) else {}
 
 
@@ -270,22 +277,9 @@ def _decoded(section: Any) -> PreTrainedConfig | None:
     )
 
 
-def _choose_schedule(tree: Tree) -> None:
-    """What `--lr_scheduler` asks for: the preset or a cosine, none, or a schedule by name."""
-    wanted = str(tree.get("lr_scheduler", "")).lower()
-    if wanted in ("", "none", "null", "true"):
-        if wanted == "true" and not tree["scheduler"]:
-            tree["scheduler"] = {"type": "diffuser", "name": "cosine", "num_warmup_steps": 500}
-    elif wanted == "false":
-        tree["scheduler"] = None
-    elif _section(tree["scheduler"]).get("type", wanted) != wanted:
-        tree["scheduler"] = {"type": wanted}
-    else:
-        tree["scheduler"] = {"type": wanted} | _section(tree["scheduler"])
-
-
-def load_train_config(path: Path) -> TrainConfig:
-    """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
-    return decode(
-        TrainConfig, without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
-    )
+def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:
+    """The config a `train_config.json` holds; other releases' keys are left out, with one warning or none."""
+    tree = apply_aliases(read_file(path), TRAIN_ALIASES)
+    if is_quiet:
+        return decode(TrainConfig, from_other_releases(tree), unknown={})
+    return decode(TrainConfig, without_unknown(tree, source=str(path)))

@@ -20,6 +20,30 @@ def check_objective(cfg: "TrainConfig") -> None:
         raise ConfigError(message)
 
 
+def check_keeping(cfg: "TrainConfig") -> None:
+    """Check which checkpoints are kept.
+
+    Raises:
+        ConfigError: the message says what to type.
+    """
+    if cfg.keep_last is not None and cfg.keep_last < 1:
+        raise ConfigError(f"--keep_last={cfg.keep_last}: expected at least 1; leave it out to keep all.")
+    metric = cfg.keep_best
+    if metric is None:
+        return
+    if is_better_lower(metric) is None:
+        raise ConfigError(
+            f"--keep_best={metric}: whether more of it is better cannot be told from its name. Give a metric "
+            "such as loss, eval/loss or eval/success_rate."
+        )
+    if metric == "eval/loss" and not cfg.eval_steps:
+        raise ConfigError(f"--keep_best={metric} is never measured in this run: give --eval_steps=N.")
+    if metric.startswith("eval/") and metric != "eval/loss" and (cfg.env is None or not cfg.eval_freq):
+        raise ConfigError(
+            f"--keep_best={metric} is never measured in this run: give --env.type=NAME and --eval_freq=N."
+        )
+
+
 def _of_average(cfg: "TrainConfig") -> Iterator[str]:
     ema: EMAConfig = cfg.ema
     shares = {"decay": ema.decay, "min_decay": ema.min_decay, "max_decay": ema.max_decay}
@@ -58,9 +82,6 @@ def _of_parts(cfg: "TrainConfig") -> Iterator[str]:
         )
 
 
-IN_ENV = ("eval/success_rate", "eval/avg_sum_reward", "eval/avg_max_reward")
-
-
 def _of_stopping(cfg: "TrainConfig") -> Iterator[str]:
     stopping: EarlyStoppingConfig = cfg.early_stopping
     if stopping.metric is None:
@@ -79,7 +100,8 @@ def _of_stopping(cfg: "TrainConfig") -> Iterator[str]:
             "--early_stopping.metric=eval/loss is never measured: "
             "give --eval_steps=N and --dataset.eval_split=0.1."
         )
-    if stopping.metric in IN_ENV and (cfg.env is None or not cfg.eval_freq):
+    is_of_env = stopping.metric.startswith("eval/") and stopping.metric != "eval/loss"
+    if is_of_env and (cfg.env is None or not cfg.eval_freq):
         yield (
             f"--early_stopping.metric={stopping.metric} is never measured: give --env.type=NAME "
             "and --eval_freq=N."

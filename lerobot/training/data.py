@@ -8,6 +8,7 @@ not grow with their number. The order never depends on the workers, and how far 
 """
 
 import math
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -175,6 +176,9 @@ _source: BatchSource  # of a loader process
 
 def _open(dataset: BatchSource) -> None:
     global _source
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the run ends its workers itself
     torch.set_num_threads(1)  # the processes are the parallelism
     _source = dataset
 

@@ -11,14 +11,11 @@ parameters are the very same tensors; buffers are copied whenever the average is
 """
 
 import copy
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here but tensors
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lerobot.core import keys
@@ -28,9 +25,6 @@ from lerobot.policies.weights import load_weights, read_weights
 from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.sections import EMAConfig
 
-logger = logging.getLogger(__name__)
-
-STATE_FILE = "ema_state.safetensors"  # averages of parameters that the policy keeps in half precision
 HEAD_FILE = "ema_state.pt"  # other releases: a pickle with the averages of all parameters
 
 
@@ -41,11 +35,9 @@ class EMA:
         self.cfg, self.step, self.live = cfg, 0, policy
         frozen = {id(p): p for p in policy.parameters() if not p.requires_grad}
         self._policy = copy.deepcopy(policy, frozen).requires_grad_(False).eval()
-        self.weights = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-        self.held = [self._policy.get_parameter(name) for name in self.weights]
-        self.averages = [
-            p.data.float() for p in self.held
-        ]  # where the policy is in float32, these very tensors
+        self.live_weights = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self.held = [self._policy.get_parameter(name) for name in self.live_weights]
+        self.averages = [p.data.float() for p in self.held]  # what is float32 is averaged in place
 
     @property
     def policy(self) -> PreTrainedPolicy:
@@ -62,7 +54,7 @@ class EMA:
     def update(self) -> None:
         """Take in the weights after an optimizer step."""
         self.step += 1
-        weights = [p.detach().float() for p in self.weights.values()]
+        weights = [p.detach().float() for p in self.live_weights.values()]
         torch._foreach_lerp_(self.averages, weights, 1 - self.decay(self.step))
 
     def decay(self, step: int) -> float:
@@ -75,61 +67,54 @@ class EMA:
         grown = 1 - (1 + age / cfg.inv_gamma) ** -cfg.power
         return max(cfg.min_decay, min(cfg.max_decay, grown))
 
-    # --- checkpoints: the policy itself is saved as `pretrained_model_ema`
+    # --- checkpoints
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What `pretrained_model_ema` holds, by name; averages are in float32 whatever the policy is in."""
+        return self.policy.saved_weights() | dict(zip(self.live_weights, self.averages, strict=True))
+
     def state_dict(self) -> dict[str, int]:
         """Plain values for `extra_state.json`."""
         return {"step": self.step}
 
-    def save_tensors(self, checkpoint: Path) -> None:
-        """Write the averages that `pretrained_model_ema` rounds."""
-        exact = {
-            name: average.cpu()
-            for name, held, average in zip(self.weights, self.held, self.averages, strict=True)
-            if held.dtype != torch.float32
-        }
-        if exact:
-            save_file(exact, checkpoint / keys.TRAINING_STATE_FOLDER / STATE_FILE)
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """The reverse."""
+        self.step = int(state["step"])
 
-    def load(self, checkpoint: Path, state: Mapping[str, Any] | None) -> None:
-        """Go on with the average of a checkpoint, given its plain values; without any, begin at its weights.
+    def load(self, checkpoint: Path) -> dict[str, dict[str, int]]:
+        """Take over the averages of a checkpoint, if it has some.
+
+        Gives the plain values that newer releases of others keep beside theirs, as in `extra_state.json`.
 
         Raises:
-            CheckpointError: the average is damaged or of another model.
+            CheckpointError: the averages are damaged or of another model.
         """
-        folder = checkpoint / keys.TRAINING_STATE_FOLDER
-        if state is None and (folder / HEAD_FILE).is_file():
-            self._load_of_head(folder / HEAD_FILE)
-        elif state is None:
-            logger.warning(
-                "%s holds no average of the weights: it begins with the weights there.", checkpoint
-            )
-        else:
-            self.step, averaged = int(state["step"]), checkpoint / EMA_FOLDER
-            load_weights(self._policy, read_weights(averaged), source=str(averaged))
-            exact = load_file(folder / STATE_FILE) if (folder / STATE_FILE).is_file() else {}
-            self._set(
-                {name: exact.get(name, held) for name, held in zip(self.weights, self.held, strict=True)}
-            )
+        averaged, theirs = checkpoint / EMA_FOLDER, checkpoint / keys.TRAINING_STATE_FOLDER / HEAD_FILE
+        if theirs.is_file():
+            return {"ema": {"step": self._load_of_head(theirs)}}
+        if averaged.is_dir():
+            weights = read_weights(averaged)
+            load_weights(self._policy, weights, source=str(averaged))
+            self._set(weights)
+        return {}
 
     def _set(self, averages: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, average in zip(self.weights, self.averages, strict=True):
+            for name, average in zip(self.live_weights, self.averages, strict=True):
                 average.copy_(averages[name])
 
-    def _load_of_head(self, path: Path) -> None:
-        """Read what newer releases of others write: averages of all parameters, in their order."""
+    def _load_of_head(self, path: Path) -> int:
+        """Read what newer releases of others write, averages of all parameters in order; gives the step."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             step, shadows = int(state["optimization_step"]), list(state["shadow_params"])
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, UnpicklingError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}): it is damaged. Copy it again."
-            ) from error
+            raise CheckpointError(f"{path} is damaged ({error}). Copy it again.") from error
         named = dict(self.live.named_parameters())
         if [tuple(p.shape) for p in named.values()] != [tuple(shadow.shape) for shadow in shadows]:
             raise CheckpointError(
                 f"{path} averages {len(shadows)} parameters that are not the {len(named)} of this policy. "
                 "Was it made from another config?"
             )
-        self.step = step
         self._set(dict(zip(named, shadows, strict=True)))
+        return step

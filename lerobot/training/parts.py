@@ -113,9 +113,10 @@ def scale_rates(optimizer: Optimizer, policy: nn.Module, factors: Mapping[str, f
         owner |= {id(parameter): name for parameter in parts[name].values()}
     groups = []
     for group in optimizer.param_groups:
-        for name in (None, *factors):
+        rest = [p for p in group["params"] if id(p) not in owner]
+        groups.append({**group, "params": rest})
+        for name, factor in factors.items():
             members = [p for p in group["params"] if owner.get(id(p)) == name]
-            if members or name is None:
-                factor = 1.0 if name is None else factors[name]
+            if members:
                 groups.append({**group, "params": members, "lr": group["lr"] * factor})
     optimizer.param_groups = groups

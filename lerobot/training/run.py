@@ -42,8 +42,10 @@ from lerobot.training.guard import Guard
 from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
 from lerobot.training.parts import freeze, scale_rates
+from lerobot.training.patience import Patience
 from lerobot.training.precision import autocast, choose_kernels, half_precision
 from lerobot.training.processors import build_processors, prepare
+from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.stopwatch import Stopwatch
 from lerobot.training.stream import StreamLoader
@@ -71,11 +73,12 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    patience: Patience  # ends the run early
+    saver: Saver
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
-    meter: Meter = field(default_factory=Meter)
-    last_checkpoint: Path | None = None
+    meter: Meter = field(default_factory=lambda: Meter(only_finite=True))
     last_evaluation: Any = None
     scaler: torch.amp.GradScaler | None = None
     stopwatch: Stopwatch = field(init=False)
@@ -95,6 +98,11 @@ class Run:
     def evaluated_policy(self) -> PreTrainedPolicy:
         """What validation and evaluations look at: the averaged weights where there are such, or the last."""
         return self.ema.policy if self.ema is not None and self.cfg.ema.use_for_eval else self.policy
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is completely on the disk; after a resume, at first, the one resumed."""
+        return self.saver.last
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
@@ -142,6 +150,7 @@ class Run:
     def log(self, row: Row) -> None:
         """Write one row of metrics to every sink."""
         row = {"step": self.step, **row}
+        self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -213,7 +222,9 @@ def start(cfg: TrainConfig, world: World) -> Run:
         loader=loader,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
+        patience=Patience(cfg.early_stopping),
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
+        saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
 

@@ -31,6 +31,7 @@ def update(run: Run, group: list[Batch]) -> None:
     learning_rate = run.optimizer.param_groups[0]["lr"]
     with run.stopwatch.span("optimizer"):
         grad_norm = clip(run)
+        run.saver.before_change()  # a checkpoint may still be copying the weights
         moved = step_if_finite(run, loss=torch.as_tensor(shares["loss"]), grad_norm=grad_norm)
     if moved:
         if run.scheduler is not None:

@@ -24,11 +24,21 @@ def test_however_many_values_come_few_are_kept_and_the_mean_is_exact():
 
 
 def test_a_value_that_is_no_number_hides_no_others():
-    meter = Meter()
+    meter = Meter(only_finite=True)
     for value in (1.0, float("nan"), 3.0, float("inf")):
         meter.add({"loss": torch.tensor(value), "only": torch.tensor(float("nan"))})
     row = meter.read()
     assert row["loss"] == 2.0 and row["only"] != row["only"]
+
+
+def test_a_meter_goes_on_where_it_was():
+    whole, first, second = Meter(), Meter(), Meter()
+    for k in range(100):
+        whole.add({"loss": torch.tensor(1 / (k + 3))})
+        (first if k < 70 else second).add({"loss": torch.tensor(1 / (k + 3))})
+        if k == 69:
+            second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert second.read() == whole.read()
 
 
 def test_only_single_numbers_are_logged():

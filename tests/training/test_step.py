@@ -41,6 +41,7 @@ def tiny_run(world: World, **more):
         "autocast": lambda: torch.autocast("cpu", enabled=False),
         "ema": None,
         "stopwatch": Stopwatch(world.device),
+        "saver": SimpleNamespace(before_change=lambda: None),
     }
     parts |= more
     guard = Guard(optimizer, world=world, on_nan="stop", scaler=parts["scaler"])
