@@ -39,7 +39,8 @@ def feed(
     lane = _Lane(device, pin=pin)
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
-        sent = lane.send(batch)
+        with watch.span("transfer"):
+            sent = lane.send(batch)
         if ahead is not None:
             with watch.span("transfer"):
                 moved = lane.receive(*ahead)
