@@ -104,7 +104,9 @@ class TrainConfig:
     statistics: Literal["dataset", "checkpoint"] | None = extra(None)  # whose numbers normalise a fine-tuning
     curriculum: CurriculumConfig = extra(factory=CurriculumConfig)  # easy episodes first
     early_stopping: EarlyStoppingConfig = extra(factory=EarlyStoppingConfig)  # end when it gets no better
-    on_nan: Literal["stop", "skip"] = extra("stop")  # a loss or gradient that is NaN: stop the run or skip the step
+    on_nan: Literal["stop", "skip"] = extra(
+        "stop"
+    )  # a loss or gradient that is NaN: stop the run or skip the step
     keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
     eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0 makes it wait

@@ -143,7 +143,7 @@ class Run:
         """Half precision for the forward pass, where it was asked for and the device has it."""
         return autocast(self.cfg, self.world.device)
 
-    def untimed(self, name: str) -> AbstractContextManager[None]:
+    def untimed(self, name: str = "other") -> AbstractContextManager[None]:
         """What happens inside is not counted as training time; its name tells how often it is due."""
         return self.stopwatch.untimed(name)
 
