@@ -1,6 +1,5 @@
 """What is checked before the first step of a run, and before its numbers are believed."""
 
-import math
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -121,16 +120,6 @@ def check_tracking(cfg: TrainConfig) -> None:
     """
     if cfg.wandb.enable:
         require("wandb", extra="wandb")
-
-
-def check_finite(means: dict[str, float], *, step: int) -> None:
-    """Stop a run whose loss is no longer a number.
-
-    Raises:
-        TrainingError: it is not.
-    """
-    if not math.isfinite(means.get("loss", 0.0)):
-        raise TrainingError(f"The loss became {means['loss']} before step {step}. {WHAT_TO_TRY}")
 
 
 def check_weights(weights: Mapping[str, Tensor], *, step: int) -> None:

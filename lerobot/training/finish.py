@@ -28,6 +28,8 @@ def finish(run: Run) -> Path:
         metrics_file=run.output_dir / METRICS_FILE,
         config=encode(run.cfg),
     )
+    if run.advisor.said is not None:
+        run.console.say(f"speed       {run.advisor.said.advice}")
     run.console.say(f"report      {report}")
     if run.last_checkpoint is not None:
         is_averaged = run.ema is not None and run.cfg.ema.use_for_eval

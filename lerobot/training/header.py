@@ -2,6 +2,7 @@
 
 from lerobot.datasets.sampler import MixtureSampler
 from lerobot.training.console import readable_count
+from lerobot.training.preflight import memory_rows
 from lerobot.training.run import Run
 from lerobot.training.statistics import statistics_line
 from lerobot.training.stream import StreamLoader
@@ -34,6 +35,7 @@ def header(run: Run) -> dict[str, str]:
         "steps": f"{run.step} to {cfg.steps}, {epochs:.1f} passes over the data"
         if run.step
         else f"{cfg.steps}, {epochs:.1f} passes over the data",
+        **memory_rows(run),
         "output": str(run.output_dir),
     }
     whose = statistics_line(cfg)
