@@ -135,7 +135,10 @@ def follow_pointer(path: Path) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Inside, `is_being_read` of the file is true in other processes, where the system has locks."""
+    """Inside, `is_being_read` of the file is true everywhere else, where the system has locks."""
+    if not path.is_file():
+        yield
+        return
     with _opened(path, os.O_RDONLY) as descriptor:
         if fcntl is not None:
             with suppress(OSError):  # file systems without locks

@@ -22,6 +22,7 @@ COMPLEMENTARY_KEYS = (
     keys.EPISODE_INDEX,
     keys.TIMESTAMP,
     keys.LOSS_WEIGHT,
+    keys.DATASET_INDEX,
     "language_persistent",
     "language_events",
     "messages",

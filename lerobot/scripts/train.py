@@ -16,8 +16,8 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.command import LAUNCHED, command
 from lerobot.core.flags import parse
 from lerobot.distributed.launch import launch, processes_to_start
-from lerobot.training.batch_size import per_process
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.global_batch import per_process
 from lerobot.training.origin import find_config
 
 MODULE = "lerobot.scripts.train"

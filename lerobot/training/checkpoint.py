@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
-from lerobot.core.files import follow_pointer, part_path, sync_file, sync_folders, write_json
+from lerobot.core.files import follow_pointer, part_path, reading, sync_file, sync_folders, write_json
 from lerobot.optim.rng import RngState, load_rng_state, save_rng_state
 from lerobot.optim.state import (
     SCHEDULER_FILE,
@@ -270,6 +270,17 @@ def load(
         CheckpointError: it is damaged, or of another model.
     """
     folder = find(folder)
+    with reading(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE):  # so that another process keeps it
+        return _load(folder, optimizer=optimizer, scheduler=scheduler, rank=rank)
+
+
+def _load(
+    folder: Path,
+    *,
+    optimizer: Optimizer | Mapping[str, Optimizer] | None,
+    scheduler: LRScheduler | None,
+    rank: int,
+) -> Progress:
     verify(folder)
     state = folder / keys.TRAINING_STATE_FOLDER
     progress = read_progress(folder)

@@ -1,7 +1,6 @@
 """What a person sees of a training run: a header, lines of metrics, a live bar on a terminal."""
 
 import sys
-import time
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +28,6 @@ class TrainingConsole:
             disable=not self.is_live or not is_main,
         )
         self.task: TaskID | None = None
-        self.started_s = time.perf_counter()
 
     def header(self, rows: dict[str, str]) -> None:
         """A small table of what will happen."""
@@ -38,7 +36,6 @@ class TrainingConsole:
             self.console.print(f"  {name.ljust(width)}  {value}", markup=False)
 
     def __enter__(self) -> Self:
-        self.started_s = time.perf_counter()
         self.bar.start()
         self.task = self.bar.add_task("", total=self.last_step, completed=self.first_step, note="")
         return self
@@ -57,15 +54,16 @@ class TrainingConsole:
         """Show one row of metrics: a line, and the loss beside the bar."""
         step = int(row["step"])
         words = [f"step {step}/{self.last_step}"]
-        words += [f"{label} {row[key]:{form}}" for key, label, form in SHOWN if key in row]
+        shown = [(label, f"{row[key]:{form}}") for key, label, form in SHOWN if key in row]
+        words += [f"{label} {text}" for label, text in shown if text != "0%"]
         if self.is_live and self.task is not None:
             if "loss" in row:
                 self.bar.update(self.task, completed=step, note=f"loss {row['loss']:.4f}")
-        else:
-            done = step - self.first_step
-            left_s = (time.perf_counter() - self.started_s) / max(done, 1) * (self.last_step - step)
-            words.append(f"{readable_duration(left_s)} left")
+        elif "eta_s" in row:
+            words.append(f"{readable_duration(float(row['eta_s']))} left")
         self.say("  ".join(words))
+        if "advice" in row:
+            self.say(f"  {row['advice']}")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
@@ -81,7 +79,17 @@ SHOWN = (
     ("grad_norm", "grad", ".2f"),
     ("lr", "lr", ".1e"),
     ("samples_per_s", "samples/s", ".0f"),
+    ("tokens_per_s", "tokens/s", ".0f"),
+    ("step_ms", "ms/step", ".0f"),
     ("data_share", "waiting for data", ".0%"),
+    ("transfer_share", "to device", ".0%"),
+    ("prepare_share", "preparing", ".0%"),
+    ("compute_share", "forward/backward", ".0%"),
+    ("optimizer_share", "optimizer", ".0%"),
+    ("other_share", "idle", ".0%"),
+    ("device_busy_share", "GPU busy", ".0%"),
+    ("peak_memory_gib", "GiB", ".1f"),
+    ("skipped_steps", "skipped", ".0f"),
     ("eval/success_rate", "success", ".0%"),
     ("eval/loss", "validation loss", ".4f"),
 )

@@ -8,6 +8,7 @@ not grow with their number. The order never depends on the workers, and how far 
 """
 
 import math
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch.multiprocessing
+from torch import Tensor
 
 from lerobot.core import keys
 from lerobot.core.errors import TrainingError
@@ -42,6 +44,9 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Enter epoch `epoch` at frame `start_index`."""
+
+    def over(self, frames: Sequence[Tensor]) -> "Sampler":
+        """The same rule for other frames, (N,) of each dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +145,19 @@ class BatchLoader:
         """Where to go on when a run was saved at this position by so many processes: at the same frame."""
         return position
 
-    def index_batches(self) -> Iterator[list[int]]:
-        """Frame numbers of each batch of this process, for ever; none where it gets a filler."""
-        return ([] if part.is_filler else part.frames for part in self.parts())
+    def item(self) -> Batch:
+        """A batch of one item; the order of frames stays as it is."""
+        return self.dataset.batch(next(filter(None, self.parts())).frames[:1])
 
-    def parts(self) -> Iterator[Part]:
-        """What this process reads of each batch, for ever."""
+    def index_batches(self) -> Iterator[list[int] | None]:
+        """Frame numbers of each batch of this process, for ever; none where it gets a filler."""
+        return (part and ([] if part.is_filler else part.frames) for part in self.parts())
+
+    def parts(self) -> Iterator[Part | None]:
+        """What this process reads of each batch, for ever.
+
+        None says that what follows depends on the steps before, so that nothing is read ahead over it.
+        """
         epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
             self.sampler.load_state_dict({"epoch": epoch, "start_index": offset})
@@ -158,16 +170,17 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_workers == 0:
-            yield from (part.finish(self.dataset.batch(part.frames)) for part in self.parts())
+            yield from (part.finish(self.dataset.batch(part.frames)) for part in self.parts() if part)
             return
         pool, read = self._pool()
         waiting: deque[tuple[Part, Future[Batch]]] = deque()
         try:
             for part in self.parts():
-                waiting.append((part, pool.submit(read, part.frames)))
-                if len(waiting) > self.num_workers * self.prefetch:
-                    part, batch = waiting.popleft()
-                    yield part.finish(batch.result())
+                if part is not None:
+                    waiting.append((part, pool.submit(read, part.frames)))
+                while len(waiting) > (0 if part is None else self.num_workers * self.prefetch):
+                    first, batch = waiting.popleft()
+                    yield first.finish(batch.result())
         except BrokenProcessPool as error:
             raise TrainingError(
                 "A loader process ended without a word; the system may have stopped it for its memory. "
@@ -193,6 +206,9 @@ _source: BatchSource  # of a loader process
 
 def _open(dataset: BatchSource) -> None:
     global _source
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the run ends its workers itself
     torch.set_num_threads(1)  # the processes are the parallelism
     _source = dataset
 

@@ -6,6 +6,7 @@
 """
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -120,9 +121,10 @@ def _pretrained_folder(run: str) -> Path:
 
 def say_changes(saved: Mapping[str, Any], over: Mapping[str, Any]) -> None:
     """Log one line with the settings that are other ones than in the run so far."""
-    changes = [change for change in _changes(saved, over, "") if change]
+    changes = _changes(saved, over, "")
     what = f"; changed: {', '.join(changes)}" if changes else ""
-    logger.info("Resuming from %s%s", over["checkpoint_path"], what)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        logger.info("Resuming from %s%s", over["checkpoint_path"], what)
 
 
 def _changes(saved: Mapping[str, Any], over: Mapping[str, Any], prefix: str) -> list[str]:

@@ -21,7 +21,8 @@ from lerobot.training.checkpoint import (
     point,
     read_progress,
 )
-from lerobot.training.metrics import is_better_when_higher, read_metrics
+from lerobot.training.contradictions import is_better_lower
+from lerobot.training.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def find_best(checkpoints: Path, metrics_file: Path, metric: str) -> str | None:
     measured = [
         (int(row["step"]), float(row[metric])) for row in read_metrics(metrics_file) if _has(row, metric)
     ]
-    sign = 1 if is_better_when_higher(metric) else -1
+    sign = -1 if is_better_lower(metric) else 1
     best: tuple[float, str] | None = None
     for step, folder in sorted((read_progress(folder).step, folder) for folder in complete_ones(checkpoints)):
         values = [value for at, value in measured if at <= step]

@@ -6,9 +6,9 @@
 What the thread meets is raised in the training loop, at the next step. The end of a run waits for the thread.
 """
 
-import errno
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from lerobot.core.errors import LeRobotError, TrainingError
+from lerobot.core.errors import DISK_IS_FULL, LeRobotError, TrainingError
 from lerobot.training.snapshot import HostBuffers, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Saver:
             snapshot.finish()
             lower_priority()
             self.last = write()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             self.failure = explained(error)
         except BaseException as error:  # noqa: BLE001  whatever it is, the loop ends with it
             self.failure = error
@@ -129,12 +130,15 @@ class Saver:
             self.thread.join(PATIENCE_S)
 
 
-def explained(error: OSError) -> TrainingError:
+def explained(error: OSError | SafetensorError) -> TrainingError:
     """What went wrong on the disk, and how to go on."""
-    place = f" ({error.filename})" if error.filename else ""
-    reason = error.strerror or str(error)
+    number = re.search(r"\(os error (\d+)\)", str(error))  # safetensors knows files only by their text
+    if isinstance(error, SafetensorError) and number:
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
+    place = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     advice = "Mend that"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
         advice = "Make room there (--keep_last=2 keeps no more than two checkpoints)"
     failed = TrainingError(
         f"The checkpoint could not be written: {reason}{place}. Earlier checkpoints are unharmed. {advice}, "

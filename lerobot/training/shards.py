@@ -4,6 +4,7 @@
 """
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 from torch import Tensor
@@ -119,6 +120,15 @@ def _forget(checkpoint: Path, *, beginning: str) -> None:
     tree = read_json(manifest, dict)
     tree["files"] = {name: mark for name, mark in tree["files"].items() if not name.startswith(beginning)}
     write_json(manifest, tree)
+
+
+def acting_policy(run: Run) -> PreTrainedPolicy:
+    """The policy to roll out: one in shards is put together, since episodes of processes differ in length."""
+    if not is_sharded(run.policy):
+        return run.evaluated_policy
+    policy = bare_policy(deepcopy(run.policy.config))
+    policy.load_state_dict(full_state_dict(run.policy))
+    return policy.to(run.world.device).eval()
 
 
 def bare_policy(config: PreTrainedConfig) -> PreTrainedPolicy:

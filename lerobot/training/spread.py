@@ -9,8 +9,8 @@ from lerobot.core.errors import ConfigError
 from lerobot.distributed.shard import shard
 from lerobot.distributed.world import World
 from lerobot.policies.policy import PreTrainedPolicy
-from lerobot.training.batch_size import per_process
 from lerobot.training.config import TrainConfig
+from lerobot.training.global_batch import per_process
 from lerobot.training.precision import half_precision
 
 

@@ -19,7 +19,7 @@ from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
-from lerobot.policies.config import PreTrainedConfig
+from lerobot.optim.state import flat, nested, read_json
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training import checkpoint
 from lerobot.training.checkpoint import Progress
@@ -27,6 +27,7 @@ from lerobot.training.checks import check_weights
 from lerobot.training.config import load_train_config
 from lerobot.training.data import Position
 from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.nan import settle
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.pruning import keep_best, prune
 from lerobot.training.run import Run, build_optimizer
@@ -34,9 +35,10 @@ from lerobot.training.shards import move_shards, restore_optimizer, whole_weight
 
 logger = logging.getLogger(__name__)
 
-# Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. The
+# Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. Every
+# process asks for the values, which some parts add up over all of them; the first one writes them. The
 # tensors of the averaged weights (`ema.weights`, by name) have files of their own.
-PARTS = ("scaler", "ema", "patience", "curriculum", "weighting", "evaluator")
+PARTS = ("scaler", "guard", "ema", "patience", "curriculum", "blend")
 WEIGHTS, AVERAGE, OPTIMIZER = "weights/", "ema/", "optimizer/"  # beginnings of names in a snapshot
 
 
@@ -60,20 +62,21 @@ def save_checkpoint(run: Run) -> None:
     """Begin to write the run's checkpoint; every process enters, the first one writes, beside the training.
 
     Raises:
-        LeRobotError: the checkpoint before this one could not be written.
+        LeRobotError: the checkpoint before this one could not be written, or the last step was a bad one.
     """
+    settle(run)
     rng, meters = run.world.gather(take_rng()), run.world.gather(run.meter.state_dict())
-    shards, weights = write_shards(run), whole_weights(run)  # of a policy that is cut
+    shards, saved = write_shards(run), whole_weights(run)
+    parts = {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}  # some add up
     if not run.world.is_main:
         return
     cfg, step, policy = run.cfg, run.step, run.policy
     tree = run.optimizer.state_dict()
-    tensors, steady = _tensors(run, weights, {} if shards else tree["state"])
+    tensors, steady = _tensors(run, saved, optimizer={} if shards else tree["state"])
     snapshot = run.saver.take(tensors, steady=steady)
     groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
-    extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters}
-    extra |= {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}
+    extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters, **parts}
 
     # A stored config that says "resume" would do so whenever it is read.
     config = encode(replace(cfg, resume=False, checkpoint_path=None))
@@ -84,6 +87,7 @@ def save_checkpoint(run: Run) -> None:
 
     def write() -> Path:
         weights = _part(snapshot.tensors, WEIGHTS)
+        state = {"state": nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}
         average = _part(snapshot.tensors, AVERAGE)
         check_weights(weights, step=step)
         folder = checkpoint.save(
@@ -97,9 +101,7 @@ def save_checkpoint(run: Run) -> None:
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
             ema_policy=_PolicyThen(policy, average) if average else None,
-            optimizer=None
-            if shards
-            else _Then({"state": _nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
+            optimizer=_Then(state) if shards is None else None,
             scheduler=_Then(scheduler) if scheduler is not None else None,
             rng=rng,
             write_more=write_more,
@@ -116,32 +118,18 @@ def save_checkpoint(run: Run) -> None:
 
 
 def _tensors(
-    run: Run, weights: Mapping[str, Tensor], optimizer: Mapping[int, Any]
+    run: Run, policy: Mapping[str, Tensor], *, optimizer: Mapping[int, Any]
 ) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of a checkpoint by name, and which of them change only after the optimizer's step."""
-    weights = {WEIGHTS + name: value for name, value in weights.items()}
-    ema = getattr(run, "ema", None)
-    average = {AVERAGE + name: value for name, value in ema.weights.items()} if ema is not None else {}
-    state = {
-        f"{OPTIMIZER}{index}/{name}": value
-        for index, own in optimizer.items()
-        for name, value in own.items()
-        if value is not None  # SGD without momentum
-    }
+    weights = {WEIGHTS + name: value for name, value in policy.items()}
+    average = {AVERAGE + name: value for name, value in run.ema.weights.items()} if run.ema else {}
+    state = {OPTIMIZER + name: value for name, value in flat(optimizer).items()}
     buffers = {WEIGHTS + name for name, _ in run.policy.named_buffers()}
     return weights | average | state, (weights.keys() - buffers) | average.keys() | state.keys()
 
 
 def _part(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, Tensor]:
     return {name.removeprefix(beginning): t for name, t in tensors.items() if name.startswith(beginning)}
-
-
-def _nested(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    tree: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        index, _, name = key.partition("/")
-        tree.setdefault(int(index), {})[name] = value
-    return tree
 
 
 @dataclass(frozen=True)
@@ -185,17 +173,17 @@ def restore_state(run: Run) -> None:
             f"To train longer, type: --steps={2 * progress.step}"
         )
     apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
-    restore_parts(run, progress.extra, source=folder)
+    restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
-    source = PreTrainedConfig.from_pretrained(folder / keys.PRETRAINED_FOLDER).pretrained_path
-    run.policy.config.pretrained_path = source
+    stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)
+    run.policy.config.pretrained_path = stored.get("pretrained_path")
     run.loader.start = position_of(run, progress)
 
 
 def apply_changes(run: Run, saved_config: Path) -> None:
-    """Set what the config says of the optimizer other than the checkpoint's did; a schedule goes on from it."""
-    before, _ = build_optimizer(load_train_config(saved_config), run.policy)
+    """Set what the config says of the optimizer other than the checkpoint's; a schedule goes on from it."""
+    before, _ = build_optimizer(load_train_config(saved_config, is_quiet=True), run.policy)
     now, _ = build_optimizer(run.cfg, run.policy)
     groups = zip(run.optimizer.param_groups, before.param_groups, now.param_groups, strict=True)
     for index, (group, old, new) in enumerate(groups):
@@ -217,7 +205,7 @@ def restore_parts(run: Run, extra: Mapping[str, Any], *, source: Path) -> None:
     if run.world.rank < len(meters) == run.world.size:  # else the next log row is of the steps after it
         run.meter.load_state_dict(meters[run.world.rank])
     fresh, unused = sorted(parts.keys() - extra.keys()), sorted(extra.keys() & set(PARTS) - parts.keys())
-    words = [f"{', '.join(fresh)} start afresh"] if fresh else []
+    words = [f"{', '.join(fresh)} start afresh"] if fresh and extra else []  # other releases save no parts
     words += [f"its {', '.join(unused)} are not used"] if unused else []
     if words:
         logger.warning("%s and the settings of this run differ: %s.", source, "; ".join(words))

@@ -14,6 +14,7 @@ from lerobot.core.types import FeatureType
 from lerobot.policies.build import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.training.parts import find_part, freeze, known_parts
 
 NAMES = PreTrainedConfig.get_known_choices()
 SIZE = 2
@@ -191,6 +192,46 @@ def test_losses_of_single_items(config, equal_draws):
     assert items.shape == (3,) and items.requires_grad and not info["item_losses"].requires_grad
     torch.testing.assert_close(info["item_losses"], items.detach())
     torch.testing.assert_close(items.mean(), loss)
+
+
+def test_parts_can_be_frozen(config):
+    """What is frozen stays, the rest moves, and the optimizer never sees it."""
+    policy, (before, _) = built(config)
+    part = known_parts(policy)[0]
+    frozen = find_part(policy, part, flag="--freeze")
+    freeze(policy, [part])
+    kept = {name: parameter.detach().clone() for name, parameter in frozen.items()}
+    others = {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
+    optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
+    seen = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert not seen & {id(parameter) for parameter in frozen.values()}
+    loss, _ = policy.train()(before(raw_batch(config)))
+    loss.backward()
+    optimizer.step()
+    assert all(torch.equal(policy.get_parameter(name), value) for name, value in kept.items())
+    assert any(not torch.equal(policy.get_parameter(name), value) for name, value in others.items())
+
+
+def test_recomputed_activations_give_the_same_gradients(config):
+    """`--grad_checkpointing` of every transformer stack, with dropout where the policy has it."""
+    if hasattr(config, "dropout"):
+        config = replace(config, dropout=0.3)
+    policy, (before, _) = built(config)
+    batch, found = before(raw_batch(config)), []
+    stacks = [module for module in policy.modules() if hasattr(type(module), "grad_checkpointing")]
+    if not stacks:
+        pytest.skip("nothing in it can recompute")
+    for is_on in (False, True):
+        if is_on:
+            policy.enable_grad_checkpointing()
+        torch.manual_seed(0)
+        loss, _ = policy.train()(batch)
+        loss.backward()
+        found.append((loss.detach(), gradients(policy)))
+    assert all(stack.grad_checkpointing for stack in stacks)
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1].keys() == found[1][1].keys()
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, msg=name)
 
 
 def test_saved_and_loaded_it_acts_the_same(config, tmp_path):

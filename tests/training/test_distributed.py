@@ -20,9 +20,10 @@ from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import Run, start
+from lerobot.training.shards import acting_policy
 from lerobot.training.step import update
 from lerobot.training.transfer import to_device
-from lerobot.training.validation import acting_policy, evaluate_here, validation_loss
+from lerobot.training.validation import evaluate_here, validation_loss
 from tests.fakes.processes import together
 from tests.fakes.walk import WalkConfig, Walker, pipelines
 from tests.training.conftest import TINY_ACT, make_dataset
@@ -262,8 +263,8 @@ def rolled_out(policy: Walker) -> list[dict]:
                 env=WalkConfig(), seed=1000, steps=1, rename_map={}, task=None,
                 eval=SimpleNamespace(n_episodes=5, batch_size=1, max_videos=0),
             ),
-            world=world, policy=policy, processors=pipelines(policy.config), output_dir=Path(), step=1,
-            console=SimpleNamespace(console=Console(quiet=True)), untimed=nullcontext,
+            world=world, policy=policy, evaluated_policy=policy, processors=pipelines(policy.config), output_dir=Path(), step=1,
+            console=SimpleNamespace(console=Console(quiet=True)), untimed=lambda name: nullcontext(),
         )  # fmt: skip
         return [vars(episode) for episode in evaluate_here(run).episodes]
 

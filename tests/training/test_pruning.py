@@ -12,7 +12,7 @@ from lerobot.core.files import reading
 from lerobot.policies.locate import locate
 from lerobot.scripts.train import train
 from lerobot.training import checkpoint
-from lerobot.training.metrics import METRICS_FILE, is_better_when_higher
+from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.pruning import find_best, keep_best, prune
 
 
@@ -110,15 +110,6 @@ def test_pointer_files_serve_where_links_do_not(made, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "higher"),
-    [("loss", False), ("eval/loss", False), ("eval/mse_error", False), ("eval/success_rate", True),
-     ("eval/avg_sum_reward", True), ("grad_norm", False)],
-)  # fmt: skip
-def test_which_way_a_metric_is_better(name, higher):
-    assert is_better_when_higher(name) is higher
-
-
-@pytest.mark.parametrize(
     ("flag", "words"),
     [("--keep_last=0", "at least 1"), ("--keep_best=eval/loss", "give --eval_steps"),
      ("--keep_best=eval/success_rate", "give --env.type")],
@@ -129,14 +120,10 @@ def test_what_cannot_be_kept_is_refused(flags, tmp_path, flag, words):
 
 
 def test_a_run_keeps_what_was_asked_for(flags, tmp_path):
-    words = [
-        "--steps=5",
-        "--save_freq=1",
-        "--log_freq=1",
-        "--keep_last=2",
-        "--keep_best=lr",
-    ]  # equal: the first
-    last = train(flags(tmp_path / "run", *words))
-    assert names(last.parent) == ["000001", "000004", "000005", "best", "last"]
-    assert (last.parent / "best").resolve().name == "000001" and (last.parent / "last").resolve() == last
-    assert all(checkpoint.verify(last.parent / name) for name in ("000001", "000004", "000005"))
+    words = ["--steps=5", "--save_freq=1", "--log_freq=1", "--keep_last=2", "--keep_best=kld_loss"]
+    last = train(flags(tmp_path / "run", *words, "--policy.kl_weight=0"))  # so that it rises
+    values = {f"{row['step']:06d}": row["kld_loss"] for row in read_metrics(tmp_path / "run" / METRICS_FILE)}
+    best = min(values, key=values.get)
+    assert names(last.parent) == sorted({best, "000004", "000005", "best", "last"})
+    assert (last.parent / "best").resolve().name == best and (last.parent / "last").resolve() == last
+    assert all(checkpoint.verify(last.parent / name) for name in {best, "000004", "000005"})

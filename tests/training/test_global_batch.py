@@ -6,8 +6,8 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError
 from lerobot.core.flags import parse
-from lerobot.training.batch_size import per_process
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.global_batch import per_process, with_size
 
 
 def parsed(*more: str) -> TrainConfig:
@@ -34,10 +34,12 @@ def test_one_that_cannot_be_cut_is_answered_with_the_nearest(size, nearest):
         per_process(cfg, num_processes=4)
 
 
-def test_auto_is_per_process():
-    cfg = parsed("--batch_size=48", "--batch_size_is=global", "--auto_batch_size=true")
-    with pytest.raises(ConfigError, match="leave out --batch_size_is=global"):
-        per_process(cfg, num_processes=4)
+def test_auto_finds_a_size_per_process_from_which_that_of_a_step_follows():
+    cfg = per_process(parsed("--batch_size=auto", "--batch_size_is=global"), num_processes=4)
+    assert cfg.auto_batch_size and cfg.global_batch_size is None
+    found = with_size(cfg, 7, num_processes=4)
+    assert (found.batch_size, found.global_batch_size, found.auto_batch_size) == (7, 28, False)
+    assert with_size(parsed("--batch_size=auto"), 7, num_processes=4).global_batch_size is None
 
 
 def test_a_saved_config_keeps_the_step_as_large_with_other_processes():
