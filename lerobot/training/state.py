@@ -174,6 +174,10 @@ def restore_state(run: Run) -> None:
         )
     apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
     restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
+    before, now = progress.num_processes or run.world.size, run.world.size
+    if now > before:
+        which = f"rank {before}" if now == before + 1 else f"ranks {before} to {now - 1}"
+        logger.warning("%s has no random state of %s: they keep their own.", folder, which)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
     stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)
