@@ -264,7 +264,8 @@ def rolled_out(policy: Walker) -> list[dict]:
                 eval=SimpleNamespace(n_episodes=5, batch_size=1, max_videos=0),
             ),
             world=world, policy=policy, evaluated_policy=policy, processors=pipelines(policy.config),
-            output_dir=Path(), step=1, console=SimpleNamespace(console=Console(quiet=True)), untimed=lambda name: nullcontext(),
+            output_dir=Path(), step=1, console=SimpleNamespace(console=Console(quiet=True)),
+            untimed=lambda name: nullcontext(),
         )  # fmt: skip
         return [vars(episode) for episode in evaluate_here(run).episodes]
 
