@@ -21,6 +21,7 @@ from lerobot.core.errors import ConfigError
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
+from lerobot.evaluation.result import EvalResult
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
@@ -41,7 +42,7 @@ from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.stream import StreamLoader
-from lerobot.training.tracking import Sink, open_sinks
+from lerobot.training.tracking import Tracker
 from lerobot.training.transfer import feed
 
 
@@ -64,12 +65,12 @@ class Run:
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
-    sinks: list[Sink] = field(default_factory=list)
+    tracker: Tracker | None = None  # of the main process, once the run is open
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=Meter)
     last_checkpoint: Path | None = None
-    last_evaluation: Any = None
+    last_evaluation: EvalResult | None = None
     scaler: torch.amp.GradScaler | None = None
     logged_at_s: float = field(default_factory=time.perf_counter)
 
@@ -138,22 +139,28 @@ class Run:
                 ),
             }
         row |= more or {}
-        if self.world.is_main:
-            for sink in self.sinks:
-                sink.write(row)
+        if self.tracker is not None:
+            self.tracker.write(row)
             self.console.row(row)
+
+    def show_evaluation(self, result: EvalResult, *, step: int | None = None) -> None:
+        """Keep an evaluation for the report, and show one of its videos on the dashboards."""
+        self.last_evaluation = result
+        video = next((episode.video for episode in result.episodes if episode.video is not None), None)
+        if self.tracker is not None and video is not None:
+            self.tracker.video(video, step=self.step if step is None else step)
 
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
         self.first_step = self.console.first_step = self.step
         if self.world.is_main:
             make_output_dir(self.output_dir)
-            self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
+            self.tracker = Tracker(self.cfg, self.output_dir, resume_step=self.step)
 
     def close(self) -> None:
         """Flush and release what was opened."""
-        for sink in self.sinks:
-            sink.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
 
 def start(cfg: TrainConfig, world: World) -> Run:

@@ -45,6 +45,8 @@ def save_checkpoint(run: Run) -> None:
             extra={"sampler": run.position.state()}
             | ({"scaler": run.scaler.state_dict()} if run.scaler else {}),
         )
+        assert run.tracker is not None
+        run.tracker.checkpoint(run.last_checkpoint)
     run.world.wait()
 
 

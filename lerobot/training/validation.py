@@ -74,7 +74,7 @@ def evaluate_in_env(run: Run) -> Row:
                 task=run.cfg.task,
                 progress=EpisodeProgress(how_many, title="evaluating", console=run.console.console),
             )
-        run.last_evaluation = result
+        run.show_evaluation(result)
         overall = result.overall
         row = {f"eval/{name}": overall[name] for name in ("success_rate", "avg_sum_reward", "avg_max_reward")}
     run.world.wait()
