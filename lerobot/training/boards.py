@@ -86,13 +86,13 @@ class WeightsAndBiases:
             )
         except wandb.errors.UsageError as error:
             raise ConfigError(
-                f"--wandb.enable=true: {_first_line(error)} Type: wandb login, or keep the run on this machine "
-                "with --wandb.mode=offline"
+                f"--wandb.enable=true: {_first_line(error)} Type: wandb login, or keep the run on this "
+                "machine with --wandb.mode=offline"
             ) from error
         except wandb.errors.Error as error:  # CommError, AuthenticationError ...
             raise TrainingError(
-                f"Weights & Biases does not answer or refuses: {_first_line(error)} Keep the run on this machine "
-                "and upload it later with --wandb.mode=offline, or log in again: wandb login --relogin"
+                f"Weights & Biases does not answer or refuses: {_first_line(error)} Keep the run on this "
+                "machine and upload it later with --wandb.mode=offline, or log in anew: wandb login --relogin"
             ) from error
         self.kept_step = self.run.starting_step - 1 if run_id else -1  # the server has rows up to here
         self.last_step = 0
@@ -113,7 +113,7 @@ class WeightsAndBiases:
     def place(self) -> str:
         """Where to look at it."""
         if self.run.offline:
-            return f"W&B, offline: wandb sync {Path(self.run.dir).parent}"
+            return f"W&B offline (upload it with: wandb sync {Path(self.run.dir).parent})"
         return f"W&B: {self.run.url}"
 
     def write(self, row: Row) -> None:
