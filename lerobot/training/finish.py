@@ -9,6 +9,7 @@ from lerobot.core.flags import flags_of
 from lerobot.evaluation.report import write_report
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.run import Run
+from lerobot.training.story import tell
 
 
 def finish(run: Run) -> Path:
@@ -16,16 +17,17 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
-    if not run.finished:
-        _say_how_to_resume(run)
-        return last
     report = write_report(
         run.output_dir,
         evaluation=run.last_evaluation,
         metrics_file=run.output_dir / METRICS_FILE,
+        story=tell(run),
         config=encode(run.cfg),
     )
     run.console.say(f"report      {report}")
+    if not run.finished:
+        _say_how_to_resume(run)
+        return last
     if run.last_checkpoint is not None:
         folder = run.last_checkpoint / keys.PRETRAINED_FOLDER
         run.console.say(f"checkpoint  {folder}")

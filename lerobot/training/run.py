@@ -72,6 +72,7 @@ class Run:
     last_checkpoint: Path | None = None
     last_evaluation: EvalResult | None = None
     scaler: torch.amp.GradScaler | None = None
+    started_s: float = field(default_factory=time.perf_counter)
     logged_at_s: float = field(default_factory=time.perf_counter)
 
     @property
