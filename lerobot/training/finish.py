@@ -6,10 +6,8 @@ from pathlib import Path
 from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
-from lerobot.evaluation.report import write_report
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.run import Run
-from lerobot.training.story import tell
 
 
 def finish(run: Run) -> Path:
@@ -17,6 +15,9 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
+    from lerobot.evaluation.report import write_report  # what only the end needs delays no start
+    from lerobot.training.story import tell
+
     report = write_report(
         run.output_dir,
         evaluation=run.last_evaluation,

@@ -41,6 +41,7 @@ from lerobot.training.metrics import Meter, Row
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.startup import spare_compiler
 from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Tracker
 from lerobot.training.transfer import feed
@@ -190,6 +191,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    spare_compiler(is_compiled=bool(cfg.compile))
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
