@@ -7,6 +7,7 @@ from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.training.console import readable_count
 from lerobot.training.precision import half_precision
 from lerobot.training.run import Run
+from lerobot.training.statistics import statistics_line
 from lerobot.training.stream import StreamLoader
 
 
@@ -14,6 +15,7 @@ def header(run: Run) -> dict[str, str]:
     """Names and values, in the order they are shown."""
     rows = {
         "data": _data(run),
+        "statistics": statistics_line(run.cfg) or "",
         **_mixture(run),
         "policy": _policy(run),
         "inputs": _features(run.policy.config.input_features),
