@@ -37,7 +37,7 @@ class TrainingConsole:
         self.first_step, self.last_step, self.is_main = first_step, last_step, is_main
         self.is_live = is_main and is_watched()
         self.bar: Progress | None = None
-        self.notes = {"loss": "", "speed": "", "left": ""}
+        self.notes: dict[str, Any] = {"loss": "", "speed": "", "left": ""}
         self.began: tuple[int, float] | None = None  # step and time from which the rate is taken
         self.moved_s = 0.0
         self._console: Console | None = None

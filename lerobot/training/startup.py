@@ -5,7 +5,6 @@ of their methods when first called, and `step` each time. Here they are as they 
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.optim import Optimizer
 
 HIDDEN = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
 MARK = "__dynamo_disable"  # where torch keeps the hidden form of such a method
-_replaced: dict[type, Callable[..., Any]] = {}  # class: its `step` as torch made it
+_replaced: dict[Any, Any] = {}  # class: its `step` as torch made it
 
 
 def spare_compiler(*, is_compiled: bool) -> None:
@@ -27,23 +26,23 @@ def spare_compiler(*, is_compiled: bool) -> None:
             vars(plain).setdefault(MARK, plain)
         elif plain is not None and vars(plain).get(MARK) is plain:
             delattr(plain, MARK)
-    for kind, step in list(_replaced.items()):  # of a run before this one in the same process
-        kind.step = step  # type: ignore[attr-defined]
-        del _replaced[kind]
+    for kind in list(_replaced):  # of a run before this one in the same process
+        kind.step = _replaced.pop(kind)
     if is_compiled:
         return
-    for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
+    kinds: tuple[Any, ...] = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+    for kind in kinds:
         step = vars(kind).get("step")
         if step is not None and "_use_grad" in _names(step):
             _replaced[kind] = step
             # What the wrapper does besides: gradients are off, unless the step itself is differentiated.
-            kind.step = torch.no_grad()(inspect.unwrap(step))  # type: ignore[attr-defined]
+            kind.step = torch.no_grad()(inspect.unwrap(step))
 
 
-def _names(function: Callable[..., Any]) -> list[str]:
+def _names(function: Any) -> list[str]:
     """Names of the code of a function and of all that it wraps."""
     names = []
     while function is not None:
         names.append(function.__code__.co_name)
-        function = getattr(function, "__wrapped__", None)  # type: ignore[assignment]
+        function = getattr(function, "__wrapped__", None)
     return names

@@ -9,6 +9,7 @@ with a warning, and the training goes on.
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,7 +96,7 @@ class Tracker:
     def write(self, row: Row) -> None:
         """Keep one row everywhere; it holds `step`."""
         for file in self.files:
-            self._keep(lambda file=file: file.write(row))
+            self._keep(partial(file.write, row))
         self._tell(lambda board: board.write(row))
 
     def video(self, path: Path, *, step: int) -> None:
