@@ -17,7 +17,7 @@ from typing import Any
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.core.optional import require
-from lerobot.training.metrics import Row
+from lerobot.training.metrics import Row, grouped
 from lerobot.training.sections import TrackioConfig, WandBConfig
 
 logger = logging.getLogger(__name__)
@@ -25,16 +25,7 @@ INIT_TIMEOUT_S = 30.0  # per attempt; without network W&B makes three
 FINISH_TIMEOUT_S = 120.0  # for what is not uploaded yet; it stays on disk for `wandb sync`
 TAG_LENGTH = 64  # W&B refuses longer ones
 ARTIFACT_LENGTH = 128
-WEIGHTS = (keys.WEIGHTS_FILE, "adapter_model.safetensors", "adapter_config.json")  # what an artifact holds
-
-
-def numbers_of(row: Row) -> dict[str, float | int]:
-    """The numbers of a row by the names that dashboards group: `train/` before names without a group."""
-    return {
-        name if "/" in name else f"train/{name}": value
-        for name, value in row.items()
-        if isinstance(value, (int, float)) and name != "step"
-    }
+WEIGHTS = (keys.WEIGHTS_FILE, keys.ADAPTER_FILE, "adapter_config.json")  # what an artifact holds
 
 
 class WeightsAndBiases:
@@ -118,7 +109,7 @@ class WeightsAndBiases:
 
     def write(self, row: Row) -> None:
         """Log numbers under `train/` and `eval/`."""
-        self._log(numbers_of(row), step=int(row["step"]))
+        self._log(grouped(row), step=int(row["step"]))
 
     def video(self, path: Path, *, step: int) -> None:
         """Show a video of an evaluation as `eval/video`."""
@@ -200,7 +191,7 @@ class Trackio:
 
     def write(self, row: Row) -> None:
         """Log numbers under `train/` and `eval/`."""
-        self.run.log(numbers_of(row), step=int(row["step"]))
+        self.run.log(grouped(row), step=int(row["step"]))
 
     def video(self, path: Path, *, step: int) -> None:
         """Show a video of an evaluation as `eval/video`."""

@@ -38,7 +38,7 @@ class TrainingConsole:
         self.is_live = is_main and is_watched()
         self.bar: Progress | None = None
         self.notes: dict[str, Any] = {"loss": "", "speed": "", "left": ""}
-        self.began: tuple[int, float] | None = None  # step and time from which the rate is taken
+        self.ends_s: float | None = None  # when the last step will be done, by the last row
         self.moved_s = 0.0
         self._console: Console | None = None
         self.facts: dict[str, str] = {}
@@ -68,7 +68,6 @@ class TrainingConsole:
         return min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns)
 
     def __enter__(self) -> Self:
-        self.began = None
         if self.is_live:
             self.bar = self._make_bar()
             self.bar.start()
@@ -103,20 +102,12 @@ class TrainingConsole:
     def advance(self, step: int) -> None:
         """Move the bar; cheap enough for every step."""
         now_s = time.perf_counter()
-        if self.began is None:  # the first step also loads and warms up, and says little about the others
-            self.began = step, now_s
         if self.bar is None or (now_s - self.moved_s < BAR_EVERY_S and step < self.last_step):
             return
-        self.moved_s, left_s = now_s, self.left_s(step)
-        self.notes["left"] = f"{readable_duration(left_s)} left" if left_s is not None else ""
+        self.moved_s = now_s
+        if self.ends_s is not None:
+            self.notes["left"] = f"{readable_duration(max(0.0, self.ends_s - now_s))} left"
         self.bar.update(self.bar.task_ids[0], completed=step, **self.notes)
-
-    def left_s(self, step: int) -> float | None:
-        """Seconds until the last step, at the pace so far; None before there is one."""
-        if self.began is None or step <= self.began[0]:
-            return None
-        pace_s = (time.perf_counter() - self.began[1]) / (step - self.began[0])
-        return pace_s * (self.last_step - step)
 
     def row(self, row: Mapping[str, float | int | str]) -> None:
         """Show one row of metrics: a line, and loss and speed beside the bar."""
@@ -125,6 +116,8 @@ class TrainingConsole:
             self.notes["loss"] = f"loss {row['loss']:.4f}"
         if "samples_per_s" in row:
             self.notes["speed"] = f"{row['samples_per_s']:.0f} samples/s"
+        if "eta_s" in row:
+            self.ends_s = time.perf_counter() + float(row["eta_s"])
         words = [f"step {step}/{self.last_step}"]
         shown = [(label, f"{row[key]:{form}}") for key, label, form in SHOWN if key in row]
         words += [f"{label} {text}" for label, text in shown if text != "0%"]

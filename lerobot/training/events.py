@@ -13,7 +13,7 @@ import struct
 import time
 from pathlib import Path
 
-from lerobot.training.metrics import Row
+from lerobot.training.metrics import Row, grouped
 
 FOLDER = "tensorboard"
 VERSION = b"brain.Event:2"
@@ -39,12 +39,7 @@ class EventFile:
 
     def write(self, row: Row) -> None:
         """One point per number of the row."""
-        points = {
-            name if "/" in name else f"train/{name}": value
-            for name, value in row.items()
-            if isinstance(value, (int, float)) and name != "step"
-        }
-        values = [_bytes(1, name.encode()) + _float(2, value) for name, value in points.items()]
+        values = [_bytes(1, name.encode()) + _float(2, value) for name, value in grouped(row).items()]
         self._append(_whole(2, int(row["step"])) + _bytes(5, b"".join(_bytes(1, one) for one in values)))
 
     def _append(self, fields: bytes) -> None:

@@ -37,7 +37,8 @@ def terminal(monkeypatch):
     return take
 
 
-ROW = {"epoch": 1.5, "loss": 0.25, "l1_loss": 0.1, "grad_norm": 3.0, "lr": 1e-5, "samples_per_s": 118.0}
+ROW = {"epoch": 1.5, "loss": 0.25, "l1_loss": 0.1, "grad_norm": 3.0, "lr": 1e-5}
+ROW |= {"samples_per_s": 118.0, "eta_s": 125.0}
 
 
 @pytest.mark.parametrize(("name", "value"), [("SLURM_JOB_ID", "17"), ("CI", "true"), ("TERM", "dumb")])
@@ -65,7 +66,7 @@ def test_a_file_gets_plain_lines_with_the_time_left(capsys):
     assert "\x1b" not in said and "━" not in said
     first, second = said.splitlines()
     assert first.startswith("step 10/100  epoch 1.50  loss 0.2500  l1 0.1000  grad 3.00  lr 1.0e-05")
-    assert first.endswith(" left") and second == "step 10/100  validation loss 0.3000"
+    assert first.endswith("  2 min 05 s left") and second == "step 10/100  validation loss 0.3000"
 
 
 def test_a_terminal_gets_one_bar_with_loss_speed_and_time(terminal):
