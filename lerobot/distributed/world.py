@@ -5,13 +5,13 @@ torchrun --nproc_per_node=2 -m lerobot.scripts.train ...       sets RANK, WORLD_
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from lerobot.core.errors import DeviceError
 
@@ -46,6 +46,16 @@ class World:
             module, device_ids=ids, find_unused_parameters=True, gradient_as_bucket_view=True
         )
 
+    def add_up(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, in place; the host does not wait for it on a GPU."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def unsynced(self, module: nn.Module, when: bool) -> AbstractContextManager:
+        """Gradients of backward passes inside stay in this process, to be averaged by a later one."""
+        return module.no_sync() if when and self.size > 1 else nullcontext()  # type: ignore[operator]
+
     def mean_of(self, numbers: dict[str, float]) -> dict[str, float]:
         """Each number averaged over all processes, which must bring the same names."""
         if self.size == 1:
@@ -53,6 +63,11 @@ class World:
         values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(values)
         return dict(zip(numbers, (values / self.size).tolist(), strict=True))
+
+    def take_largest(self, numbers: Tensor) -> None:
+        """Replace each number by the largest of all processes; on a GPU nothing is waited for."""
+        if self.size > 1:
+            dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in order."""

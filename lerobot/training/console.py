@@ -124,15 +124,19 @@ class TrainingConsole:
         if "samples_per_s" in row:
             self.notes["speed"] = f"{row['samples_per_s']:.0f} samples/s"
         words = [f"step {step}/{self.last_step}"]
-        words += [f"{label} {row[key]:{form}}" for key, label, form in SHOWN if key in row]
-        left_s = self.left_s(step)
-        if self.bar is None and left_s and "loss" in row:
-            words.append(f"{readable_duration(left_s)} left")
-        if self.is_live:
-            for number, line in enumerate(fold(words, width=self.width - 4, gap="  ")):
-                self.say(line if number == 0 else f"    {line}")
-        else:
-            self.say("  ".join(words))
+        shown = [(label, f"{row[key]:{form}}") for key, label, form in SHOWN if key in row]
+        words += [f"{label} {text}" for label, text in shown if text != "0%"]
+        if self.bar is None and "eta_s" in row:
+            words.append(f"{readable_duration(float(row['eta_s']))} left")
+        self._paragraph(words, gap="  ")
+        if "advice" in row:
+            self._paragraph(["", *str(row["advice"]).split(" ")], gap=" ")
+
+    def _paragraph(self, words: Iterable[str], *, gap: str) -> None:
+        """Words on one line; on a terminal on as many as they need, indented."""
+        lines = fold(words, width=self.width - 4, gap=gap) if self.is_live else [gap.join(words)]
+        for number, line in enumerate(lines):
+            self.say(line if number == 0 else f"    {line}")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
@@ -160,7 +164,17 @@ SHOWN = (
     ("grad_norm", "grad", ".2f"),
     ("lr", "lr", ".1e"),
     ("samples_per_s", "samples/s", ".0f"),
+    ("tokens_per_s", "tokens/s", ".0f"),
+    ("step_ms", "ms/step", ".0f"),
     ("data_share", "waiting for data", ".0%"),
+    ("transfer_share", "to device", ".0%"),
+    ("prepare_share", "preparing", ".0%"),
+    ("compute_share", "forward/backward", ".0%"),
+    ("optimizer_share", "optimizer", ".0%"),
+    ("other_share", "idle", ".0%"),
+    ("device_busy_share", "GPU busy", ".0%"),
+    ("peak_memory_gib", "GiB", ".1f"),
+    ("skipped_steps", "skipped", ".0f"),
     ("eval/success_rate", "success", ".0%"),
     ("eval/loss", "validation loss", ".4f"),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
+from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.run import Run
 
@@ -18,6 +19,9 @@ def finish(run: Run) -> Path:
     from lerobot.evaluation.report import write_report  # what only the end needs delays no start
     from lerobot.training.story import tell
 
+    has_ended_early = run.patience is not None and run.has_stalled and not run.finished
+    if run.patience is not None and has_ended_early:
+        run.console.say(f"Ended early after step {run.step}: {run.patience.reason()}.")
     report = write_report(
         run.output_dir,
         evaluation=run.last_evaluation,
@@ -25,12 +29,15 @@ def finish(run: Run) -> Path:
         story=tell(run),
         config=encode(run.cfg),
     )
+    if run.advisor.said is not None:
+        run.console.say(f"speed       {run.advisor.said.advice}")
     run.console.say(f"report      {report}")
-    if not run.finished:
+    if not run.finished and not has_ended_early:
         _say_how_to_resume(run)
         return last
     if run.last_checkpoint is not None:
-        folder = run.last_checkpoint / keys.PRETRAINED_FOLDER
+        is_averaged = run.ema is not None and run.cfg.ema.use_for_eval
+        folder = run.last_checkpoint / (EMA_FOLDER if is_averaged else keys.PRETRAINED_FOLDER)
         run.console.say(f"checkpoint  {folder}")
         run.console.say(f"next        lerobot-eval --policy.path={folder} {_where_to_evaluate(run)}")
     _publish(run)
@@ -50,7 +57,7 @@ def _where_to_evaluate(run: Run) -> str:
 def _publish(run: Run) -> None:
     config = run.policy.config
     if config.push_to_hub:
-        url = run.policy.push_to_hub(config.repo_id, processors=run.processors)
+        url = run.evaluated_policy.push_to_hub(config.repo_id, processors=run.processors)
         run.console.say(f"published   {url}")
 
 
@@ -58,12 +65,8 @@ def _say_how_to_resume(run: Run) -> None:
     if run.last_checkpoint is None:
         run.console.say(f"Stopped at step {run.step}; nothing was saved (--save_checkpoint=false).")
         return
-    config = (
-        run.output_dir
-        / keys.CHECKPOINTS_FOLDER
-        / keys.LAST_LINK
-        / keys.PRETRAINED_FOLDER
-        / keys.TRAIN_CONFIG_FILE
-    )
+    last = run.output_dir / keys.CHECKPOINTS_FOLDER / keys.LAST_LINK
+    config = last / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE
+    words = ["lerobot-train", f"--config_path={config}", "--resume=true"]
     run.console.say(f"Stopped after step {run.step}; the run is saved. Continue it with:")
-    run.console.say(f"  lerobot-train --config_path={config} --resume=true")
+    run.console.say(f"  {shlex.join(words)}")

@@ -6,6 +6,7 @@ from lerobot.datasets.sampler import MixtureSampler
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.training.console import readable_count
 from lerobot.training.precision import half_precision
+from lerobot.training.preflight import memory_rows
 from lerobot.training.run import Run
 from lerobot.training.statistics import statistics_line
 from lerobot.training.stream import StreamLoader
@@ -17,10 +18,13 @@ def header(run: Run) -> dict[str, str]:
         "data": _data(run),
         "statistics": statistics_line(run.cfg) or "",
         **_mixture(run),
+        "curriculum": run.curriculum.summary if run.curriculum else "",
+        "weights": run.weighting.summary if run.weighting else "",
         "policy": _policy(run),
         "inputs": _features(run.policy.config.input_features),
         "actions": _features(run.policy.config.output_features),
         "device": _device(run),
+        **memory_rows(run),
         "batch": _batch(run),
         "optimizer": _optimizer(run),
         "steps": _steps(run),

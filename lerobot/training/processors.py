@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lerobot.core import keys
-from lerobot.datasets.mixture import DATASET_INDEX, MixtureMetadata
+from lerobot.datasets.mixture import MixtureMetadata
 from lerobot.policies.build import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
@@ -74,11 +74,19 @@ def _stats_of_data(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any]) -
     return {cfg.rename_map.get(name, name): value for name, value in stats.items()}
 
 
+def prepare(cfg: TrainConfig, pairs: Sequence[Pair], batch: Batch) -> Batch:
+    """A batch of the dataset, on the device already, as the policy reads it."""
+    batch = {cfg.rename_map.get(key, key): value for key, value in batch.items()}
+    if cfg.task is not None:
+        batch["task"] = [cfg.task] * len(batch["index"])
+    return preprocess(pairs, batch)
+
+
 def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:
     """The batch as the policy reads it, each row through the preprocessor of its dataset."""
     if len(pairs) == 1:
         return pairs[0][0](batch)
-    owner = batch[DATASET_INDEX]  # (B,)
+    owner = batch[keys.DATASET_INDEX]  # (B,)
     done, places = [], []
     for k, (before, _) in enumerate(pairs):
         rows = (owner == k).nonzero().squeeze(1)
