@@ -25,7 +25,7 @@ INIT_TIMEOUT_S = 30.0  # per attempt; without network W&B makes three
 FINISH_TIMEOUT_S = 120.0  # for what is not uploaded yet; it stays on disk for `wandb sync`
 TAG_LENGTH = 64  # W&B refuses longer ones
 ARTIFACT_LENGTH = 128
-WEIGHTS = (keys.WEIGHTS_FILE, keys.ADAPTER_FILE, "adapter_config.json")  # what an artifact holds
+WEIGHTS = (keys.WEIGHTS_FILE, keys.ADAPTER_FILE, keys.ADAPTER_CONFIG_FILE)  # what an artifact holds
 
 
 class WeightsAndBiases:

@@ -123,13 +123,15 @@ class TrainingConsole:
         words += [f"{label} {text}" for label, text in shown if text != "0%"]
         if self.bar is None and "eta_s" in row:
             words.append(f"{readable_duration(float(row['eta_s']))} left")
-        if self.is_live:
-            for number, line in enumerate(fold(words, width=self.width - 4, gap="  ")):
-                self.say(line if number == 0 else f"    {line}")
-        else:
-            self.say("  ".join(words))
+        self._paragraph(words, gap="  ")
         if "advice" in row:
-            self.say(f"  {row['advice']}")
+            self._paragraph(["", *str(row["advice"]).split(" ")], gap=" ")
+
+    def _paragraph(self, words: Iterable[str], *, gap: str) -> None:
+        """Words on one line; on a terminal on as many as they need, indented."""
+        lines = fold(words, width=self.width - 4, gap=gap) if self.is_live else [gap.join(words)]
+        for number, line in enumerate(lines):
+            self.say(line if number == 0 else f"    {line}")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""

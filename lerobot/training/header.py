@@ -24,6 +24,7 @@ def header(run: Run) -> dict[str, str]:
         "inputs": _features(run.policy.config.input_features),
         "actions": _features(run.policy.config.output_features),
         "device": _device(run),
+        **memory_rows(run),
         "batch": _batch(run),
         "optimizer": _optimizer(run),
         "steps": _steps(run),

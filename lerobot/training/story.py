@@ -23,6 +23,8 @@ def tell(run: Run) -> TrainingStory:
 def _state(run: Run) -> str:
     if run.finished:
         return f"The run has taken all its {run.cfg.steps:,} steps."
+    if run.patience is not None and run.has_stalled:
+        return f"The run ended early after {run.step:,} steps: {run.patience.reason()}."
     return f"The run was stopped after {run.step:,} of {run.cfg.steps:,} steps."
 
 

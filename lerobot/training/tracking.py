@@ -1,6 +1,6 @@
 """Places that keep a run's numbers: always `metrics.jsonl` and event files, and the dashboards asked for.
 
-Run.log(row) -> open_sinks: MetricsFile, EventFile, [WeightsAndBiases], [Trackio]
+Run.log(row) -> Tracker: MetricsFile, EventFile, [WeightsAndBiases], [Trackio]
 
 A dashboard that fails before the first step ends the run with a message; one that fails later is given up
 with a warning, and the training goes on.
@@ -135,7 +135,8 @@ class Tracker:
                 logger.warning(
                     "%s failed and is given up for this run: %s. metrics.jsonl goes on.", board.name, words
                 )
-                self.boards.remove(board)
+                # A checkpoint is told of by the thread that has written it, maybe at the same time.
+                self.boards = [one for one in self.boards if one is not board]
 
 
 def tags_of(cfg: TrainConfig) -> list[str]:
