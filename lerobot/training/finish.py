@@ -9,6 +9,7 @@ from lerobot.core.flags import flags_of
 from lerobot.evaluation.report import write_report
 from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.pruning import keep_best
 from lerobot.training.run import Run
 
 
@@ -17,6 +18,10 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
+    if (
+        run.cfg.keep_best and run.last_checkpoint is not None
+    ):  # evaluations may have come in since the last save
+        keep_best(run.last_checkpoint.parent, run.output_dir / METRICS_FILE, run.cfg.keep_best)
     if run.patience.is_over and not run.finished:
         run.console.say(f"Ended early after step {run.step}: {run.patience.reason()}.")
     elif not run.finished:
