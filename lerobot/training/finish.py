@@ -8,6 +8,7 @@ from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
 from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.pruning import keep_best
 from lerobot.training.run import Run
 
 
@@ -16,6 +17,9 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
+    if run.cfg.keep_best and run.last_checkpoint is not None:
+        # Evaluations may have come in since the last save.
+        keep_best(run.last_checkpoint.parent, run.output_dir / METRICS_FILE, run.cfg.keep_best)
     from lerobot.evaluation.report import write_report  # what only the end needs delays no start
     from lerobot.training.story import tell
 
