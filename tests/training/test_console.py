@@ -67,7 +67,7 @@ def test_a_file_gets_plain_lines_with_the_time_left(capsys):
     first, advice, second = said.splitlines()
     assert first.startswith("step 10/100  epoch 1.50  loss 0.2500  l1 0.1000  grad 3.00  lr 1.0e-05")
     assert (
-        first.endswith("  waiting for data 5%  2 min 05 s left") and advice.strip() == "data-bound: do that"
+        first.endswith("  waiting for data 5%  3 min 05 s left") and advice.strip() == "data-bound: do that"
     )
     assert second == "step 10/100  validation loss 0.3000"
 
