@@ -57,16 +57,16 @@ def line_chart(
     if not drawn:
         return ""
     every = np.concatenate([points for _, _, points in drawn])
-    x_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
-    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP, is_log=is_log)
-    parts = [_text(title, LEFT, 14, kind="title", anchor="start", fill=INK)]
+    x_axis = Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
+    y_axis = Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP, is_log=is_log)
+    parts = [label(title, LEFT, 14, kind="title", anchor="start", fill=INK)]
     for value in y_axis.ticks:
         y = y_axis.place(value)
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line class="grid" stroke="{FAINT}" {ends}/>')
-        parts.append(_text(f"{value:g}", LEFT - 6, y + 3.5, anchor="end"))
-    parts += [_text(f"{value:g}", x_axis.place(value), HEIGHT - 17) for value in x_axis.ticks]
-    parts.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
+        parts.append(label(f"{value:g}", LEFT - 6, y + 3.5, anchor="end"))
+    parts += [label(f"{value:g}", x_axis.place(value), HEIGHT - 17) for value in x_axis.ticks]
+    parts.append(label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     for i, _, points in drawn:
         parts.append(_curve(i, [(x_axis.place(x), y_axis.place(y)) for x, y in points]))
     if len(lines) > 1:
@@ -89,9 +89,10 @@ def interval_bar(rate: float, low: float, high: float) -> str:
     )
 
 
-def _text(
+def label(
     text: str, x: float, y: float, *, kind: str = "tick", anchor: str = "middle", fill: str = SOFT
 ) -> str:
+    """A text of the drawing; `anchor` says which part of it lies at x: start, middle or end."""
     font = f'font-family="sans-serif" font-size="{13 if kind == "title" else 11}"'
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text class="{kind}" fill="{fill}" {font} {place}>{html.escape(text)}</text>'
@@ -113,14 +114,14 @@ def _legend(names: Sequence[tuple[int, str]]) -> list[str]:
     parts, x = [], float(WIDTH - RIGHT)
     for i, name in reversed(names):
         number = i % len(COLOURS)
-        parts.append(_text(name, x, 14, kind=f"tick fill{number}", anchor="end", fill=COLOURS[number]))
+        parts.append(label(name, x, 14, kind=f"tick fill{number}", anchor="end", fill=COLOURS[number]))
         x -= 6.4 * len(name) + 14
     return parts
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Where values lie between two places of the drawing."""
+class Axis:
+    """Where values lie between two places of the drawing; made by `of`."""
 
     low: float
     high: float
@@ -129,7 +130,8 @@ class _Axis:
     is_log: bool = False  # low and high are then powers of ten
 
     @classmethod
-    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "_Axis":
+    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "Axis":
+        """The axis on which all values lie between the places `first` and `last`."""
         values = np.log10(values) if is_log else values
         low, high = float(values.min()), float(values.max())
         spread = (high - low) or abs(high) or 1.0
@@ -137,6 +139,7 @@ class _Axis:
         return cls(low - pad, high + pad, first, last, is_log)
 
     def place(self, value: float) -> float:
+        """Where a value lies, in SVG units."""
         value = math.log10(value) if self.is_log else value
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 

@@ -1,7 +1,8 @@
 """Search the settings of a training run that train best.
 
-lerobot-tune --dataset.repo_id=me/so101_pick --dataset.eval_split=0.1 --policy.type=act --steps=5000 --eval_steps=500 \
-             --space.policy.optimizer_lr="log[1e-6,1e-3]" --space.batch_size="{8,16,32}" --output_dir=outputs/tune/act
+lerobot-tune --dataset.repo_id=me/so101_pick --dataset.eval_split=0.1 --policy.type=act --eval_steps=500 \
+             --steps=5000 --space.policy.optimizer_lr="log[1e-6,1e-3]" --space.batch_size="{8,16,32}" \
+             --output_dir=outputs/tune/act
 lerobot-tune --resume=true --output_dir=outputs/tune/act --n_trials=40
 """
 
@@ -25,7 +26,9 @@ def tune(args: TuneConfig | Sequence[str] | None = None) -> "Results":
     else:
         if {"-h", "--help"} & set(words):
             print(describe(TuneConfig, {}, program="lerobot-tune"))
-            print("\nEvery flag of lerobot-train is one of all trials: lerobot-train --help --policy.type=NAME")
+            print(
+                "\nEvery flag of lerobot-train is one of all trials: lerobot-train --help --policy.type=NAME"
+            )
             raise SystemExit(0)
         cfg = parse_search(words)
     from lerobot.search.study import tune as run  # Optuna loads here, after the flags were understood

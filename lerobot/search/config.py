@@ -25,16 +25,18 @@ class TuneConfig:
     Flags that are not listed here are those of all trials.
     """
 
-    space: dict[str, Any]  # --space.NAME="log[1e-6,1e-3]", "[0,0.3]", "int[8,64,8]", "{16,32}"; or a file
+    space: dict[str, Any]  # settings: log[1e-6,1e-3], [0,0.3], int[8,64,8], {16,32}; or a file
     train: list[str] = field(default_factory=list)  # flags of all trials; filled from the command line
     objective: str = "eval/loss"  # number of metrics.jsonl to improve: eval/loss, eval/success_rate, loss ...
-    objective_value: Literal["last", "best"] = "last"  # which of its values a trial is judged by
-    direction: Literal["minimize", "maximize"] | None = None  # null: known for losses, rates and rewards
+    objective_value: Literal["last", "best"] = "last"  # value of a trial: its last one or its best
+    direction: Literal["minimize", "maximize"] | None = (
+        None  # minimize or maximize; known for losses and rates
+    )
     n_trials: int | None = None  # trials in all; null is 20, or every point of a grid
     n_jobs: int = 1  # trials at once
     timeout_s: float | None = None  # seconds after which the search stops
-    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"  # how values are chosen
-    pruner: Literal["median", "hyperband", "none"] = "median"  # when a trial that falls behind is stopped
+    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"  # tpe, random, grid or cmaes
+    pruner: Literal["median", "hyperband", "none"] = "median"  # median, hyperband or none: stops trials
     startup_trials: int = 5  # trials before sampler and pruner go by what was found
     warmup_steps: int = 0  # steps of a trial before it may be pruned
     seed: int | None = 1000  # seed of the sampler, and --seed of every trial
@@ -42,10 +44,10 @@ class TuneConfig:
     study_name: str = "lerobot"  # name of the study inside the storage
     storage: str | None = None  # SQLite file or database URL of the study; null is <output_dir>/study.db
     resume: bool = False  # continue the search in output_dir
-    keep_trials: Literal["best", "all"] = "best"  # whose checkpoints are kept
+    keep_trials: Literal["best", "all"] = "best"  # trials that keep checkpoints: best or all
     gpus_per_trial: int | None = None  # null is 1 where there are GPUs and the policy uses them
     cpus_per_trial: int | None = None  # CPU threads of a trial; null divides the machine's by n_jobs
-    executor: Literal["local", "ray"] = "local"  # where trials run: here, or on a Ray cluster
+    executor: Literal["local", "ray"] = "local"  # local (processes here) or ray (a Ray cluster)
     ray_address: str | None = None  # address of the Ray cluster; null starts one here
     log_level: str = "INFO"  # DEBUG, INFO, WARNING or ERROR
 
@@ -137,7 +139,9 @@ def words_of(tree: Tree, prefix: str = "") -> list[str]:
     """The flags that a tree of flags came from."""
     words = []
     for name, value in tree.items():
-        words += words_of(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"--{prefix}{name}={value}"]
+        words += (
+            words_of(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"--{prefix}{name}={value}"]
+        )
     return words
 
 

@@ -56,7 +56,9 @@ class SearchConsole:
         trial = next(trial for trial in results.trials if trial.number == number)
         words = [f"trial {number:>3}  {trial.state:<10}"]
         if trial.same_as is not None:
-            words.append(f"{self.cfg.objective} {trial.value:.4g}, as trial {trial.same_as} with the same values")
+            words.append(
+                f"{self.cfg.objective} {trial.value:.4g}, as trial {trial.same_as} with the same values"
+            )
         elif trial.state == "finished":
             words.append(f"{self.cfg.objective} {trial.value:.4g}")
         elif trial.reason:
@@ -65,7 +67,11 @@ class SearchConsole:
             words.append(readable_duration(trial.duration_s))
         if results.best is not None and trial.state == "finished":
             is_best = results.best.number == number
-            words.append("the best so far" if is_best else f"best {results.best.value:.4g} (trial {results.best.number})")
+            words.append(
+                "the best so far"
+                if is_best
+                else f"best {results.best.value:.4g} (trial {results.best.number})"
+            )
         words.append(shown(trial.params))
         is_new_best = results.best is not None and results.best.number == number
         self.say("  ".join(words), style="bold" if is_new_best else STYLES.get(trial.state))
@@ -93,7 +99,10 @@ STYLES = {"failed": "red", "pruned": "yellow", "refused": "yellow", "interrupted
 
 def shown(params: Params) -> str:
     """Values as a person reads them: four digits."""
-    return "  ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    return "  ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -1,6 +1,6 @@
 """Where trials run: as processes of this machine, each with its share of GPUs and CPU threads.
 
-    Job without a share -> Executor.start -> a running trial, on one of `n_jobs` places
+Job without a share -> Executor.start -> a running trial, on one of `n_jobs` places
 """
 
 import dataclasses
@@ -63,11 +63,12 @@ class LocalExecutor:
         return tuple(self.gpus[(place * count + i) % len(self.gpus)] for i in range(count))
 
     def describe(self) -> str:
-        """'2 at once on this machine, 8 CPU threads and 1 of 2 GPUs each'."""
-        share = f"{self.num_threads} CPU threads" if self.num_threads else "OMP_NUM_THREADS as it is set"
+        """'2 at once on this machine, each with CPU threads 8, GPUs 1 of 2'."""
+        threads = self.num_threads or os.environ["OMP_NUM_THREADS"]
+        share = f"CPU threads {threads}"
         if self.gpus:
-            share += f" and {min(self.gpus_per_trial, len(self.gpus))} of {len(self.gpus)} GPUs"
-        return f"{self.n_jobs} at once on this machine, {share} each"
+            share += f", GPUs {min(self.gpus_per_trial, len(self.gpus))} of {len(self.gpus)}"
+        return f"{self.n_jobs} at once on this machine, each with {share}"
 
 
 def threads_per_trial(cfg: TuneConfig) -> int | None:

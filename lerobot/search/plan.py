@@ -1,6 +1,6 @@
 """What a search is going to do, checked before anything is trained.
 
-    TuneConfig -> space + flags of all trials + the config of one of them -> Plan
+TuneConfig -> space + flags of all trials + the config of one of them -> Plan
 """
 
 import random

@@ -1,6 +1,6 @@
 """What a search found: its trials, the best of them, and which settings mattered.
 
-    study.db -> Results -> study.json, report.html, the console
+study.db -> Results -> study.json, report.html, the console
 """
 
 import math

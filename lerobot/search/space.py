@@ -1,10 +1,10 @@
 """What is searched: one line of text per setting, read into a domain that a sampler draws from.
 
-    log[1e-6,1e-3]      a number, its order of magnitude drawn evenly
-    [0.1,0.9]           a number; [0.1,0.9,0.1] one of 0.1, 0.2, ...
-    int[8,128]          a whole number; int[8,128,8] one of 8, 16, ...
-    logint[8,512]       a whole number, its order of magnitude drawn evenly
-    {16,32,64}          one of these; texts, true, null and [lists] as well
+log[1e-6,1e-3]      a number, its order of magnitude drawn evenly
+[0.1,0.9]           a number; [0.1,0.9,0.1] one of 0.1, 0.2, ...
+int[8,128]          a whole number; int[8,128,8] one of 8, 16, ...
+logint[8,512]       a whole number, its order of magnitude drawn evenly
+{16,32,64}          one of these; texts, true, null and [lists] as well
 """
 
 import math
@@ -90,7 +90,7 @@ def read_space(tree: Mapping[str, Any]) -> dict[str, Domain]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> text of a nested tree. In YAML `[0, 1]` and `{16, 32}` need no quotes to mean the same."""
+    """Dotted name -> text of a nested tree; YAML's `[0, 1]` and `{16, 32}` mean the same without quotes."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, (list, tuple)):

@@ -1,8 +1,8 @@
 """The study on disk: an SQLite file that survives `kill -9`, and the right of one process to continue it.
 
-    study.db            every trial: values tried, intermediate results, state; Optuna's tables
-    tune_config.json    what is searched and how
-    .lock               held by the search that runs; the system frees it when that process ends
+study.db            every trial: values tried, intermediate results, state; Optuna's tables
+tune_config.json    what is searched and how
+.lock               held by the search that runs; the system frees it when that process ends
 """
 
 import os
@@ -42,7 +42,9 @@ def claim_folder(cfg: TuneConfig, folder: Path) -> None:
     try:
         write_json(path, saved_form(cfg))
     except OSError as error:
-        raise ConfigError(f"--output_dir={folder} cannot be written: {error.strerror}. Give another.") from error
+        raise ConfigError(
+            f"--output_dir={folder} cannot be written: {error.strerror}. Give another."
+        ) from error
 
 
 def check_same(cfg: TuneConfig, saved: dict[str, Any], *, folder: Path) -> None:
@@ -120,13 +122,13 @@ def open_study(
             pruner=pruner,
             load_if_exists=True,
         )
-    except Exception as error:  # noqa: BLE001 -- whatever a database driver raises
+    except Exception as error:  # whatever a database driver raises
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"--storage={cfg.storage or url}: the study cannot be opened: {said}") from error
     if study.direction.name.lower() != direction:
         raise ConfigError(
-            f"The study {cfg.study_name!r} in {url} was made to {study.direction.name.lower()}, and this is to "
-            f"{direction}. Give another --study_name."
+            f"The study {cfg.study_name!r} in {url} was made to {study.direction.name.lower()}, and this is "
+            f"to {direction}. Give another --study_name."
         )
     return study
 

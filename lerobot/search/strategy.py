@@ -1,4 +1,4 @@
-"""Which values a trial tries, and when a trial that falls behind is stopped: Optuna's samplers and pruners."""
+"""Which values a trial tries, and when one that falls behind is stopped: Optuna's samplers and pruners."""
 
 import importlib.util
 import itertools

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -27,7 +26,7 @@ from lerobot.search.executor import Executor, open_executor
 from lerobot.search.plan import Plan, make_plan, refusal
 from lerobot.search.report import write_report
 from lerobot.search.results import Results, is_counted
-from lerobot.search.space import Params, flags_of
+from lerobot.search.space import flags_of
 from lerobot.search.store import (
     INTERRUPTED,
     PLACE,
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 POLL_S = 0.2  # between looks at the running trials
 MOST_REFUSED = 100  # combinations in a row that the config refuses
 MOST_FAILURES = 3  # trials that fail before one succeeded: it is not the values then
-TRIALS_FOLDER = "trials"
 
 
 @dataclass
@@ -96,15 +94,19 @@ class Search:
         self.num_refused = 0  # in a row
         self.failures: list[str] = []  # reasons, until the first trial succeeds
         self.is_exhausted = False  # every combination of a grid was tried
+        self.num_counted = 0  # trials that ended
 
     def run(self, stop: threading.Event) -> None:
         """Start, follow and end trials until enough were tried, time is up, or `stop` is set."""
         self._take_back()
+        self.num_counted = sum(is_counted(trial) for trial in self.study.get_trials(deepcopy=False))
         self.console.header(self.results, where=self.executor.describe())
         until_s = time.monotonic() + (math.inf if self.cfg.timeout_s is None else self.cfg.timeout_s)
         while True:
             is_over = stop.is_set() or time.monotonic() > until_s
-            while not is_over and not stop.is_set() and len(self.running) < self.cfg.n_jobs and self._wants_more:
+            while (
+                not is_over and not stop.is_set() and len(self.running) < self.cfg.n_jobs and self._wants_more
+            ):
                 self._begin()
             for number, running in list(self.running.items()):
                 if is_over:
@@ -121,8 +123,7 @@ class Search:
 
     @property
     def _wants_more(self) -> bool:
-        counted = sum(is_counted(trial) for trial in self.study.get_trials(deepcopy=False))
-        return not self.is_exhausted and counted + len(self.running) < self.plan.n_trials
+        return not self.is_exhausted and self.num_counted + len(self.running) < self.plan.n_trials
 
     # ------------------------------------------------------------------------------------------ begin and end
     def _begin(self) -> None:
@@ -234,7 +235,7 @@ class Search:
     ) -> None:
         if reason:
             asked.set_user_attr(REASON, reason)
-        self.study.tell(asked, value, state=self.states[state])
+        self.num_counted += is_counted(self.study.tell(asked, value, state=self.states[state]))
         results = self.results
         if self.cfg.keep_trials == "best":
             self._drop_others(results, ended=asked.number, running=running)
@@ -260,7 +261,7 @@ class Search:
                 f"Its output: {self.plan.trial_folder(number) / 'log.txt'}"
             )
 
-    # -------------------------------------------------------------------------------------------- interruptions
+    # ------------------------------------------------------------------------------------------ interruptions
     def _give_back(self, asked: "optuna.Trial", why: str) -> None:
         """A trial that was cut short is tried again by the next search; it counts for nothing."""
         asked.set_user_attr(INTERRUPTED, True)
@@ -299,7 +300,9 @@ class Search:
         results = self.results
         self.console.summary(results, report=write_report(results), was_stopped=was_stopped)
         if results.best is None and results.trials and not was_stopped:
-            said = next((trial.reason for trial in reversed(results.trials) if trial.reason), "nothing is known")
+            said = next(
+                (trial.reason for trial in reversed(results.trials) if trial.reason), "nothing is known"
+            )
             raise TrainingError(
                 f"None of {len(results.trials)} trials ended with a result; the last one: {said}"
             )

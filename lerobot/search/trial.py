@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,7 @@ class Job:
     folder: Path
     gpus: tuple[str, ...] | None = None  # ids for CUDA_VISIBLE_DEVICES; None leaves them as they are
     num_threads: int | None = None  # CPU threads; None leaves them as they are
+    start_in: Path = field(default_factory=Path.cwd)  # where relative paths of the flags begin
 
     @property
     def words(self) -> list[str]:
@@ -80,7 +81,9 @@ class TrialProcess:
         self.folder = job.folder
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.metrics = MetricsTail(self.folder / METRICS_FILE)
-        self.log_path = self.folder.with_name(f"{self.folder.name}.log")  # the run's folder must not exist yet
+        self.log_path = self.folder.with_name(
+            f"{self.folder.name}.log"
+        )  # the run's folder must not exist yet
         self.stopped_s: float | None = None
         self.ending: Ending | None = None
         words = [sys.executable, "-m", "lerobot.search.keeper"]
@@ -92,6 +95,7 @@ class TrialProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=_environment(job),
+                cwd=job.start_in if job.start_in.is_dir() else None,  # another machine may not have it
                 start_new_session=True,  # Ctrl-C reaches the search alone, which then decides
             )
 
