@@ -60,6 +60,7 @@ class TuneConfig:
             raise ConfigError(f"--ray_address={self.ray_address} needs --executor=ray.")
         if self.resume and self.output_dir is None:
             raise ConfigError("--resume=true needs the search to continue: give --output_dir=FOLDER.")
+        assert isinstance(self.is_minimized, bool)  # raises for an objective that needs a direction
         self.train = [str(word) for word in self.train]  # words of a command line, not values
 
     @property

@@ -3,6 +3,7 @@
 TuneConfig -> space + flags of all trials + the config of one of them -> Plan
 """
 
+import math
 import random
 import shlex
 from collections.abc import Mapping
@@ -57,7 +58,6 @@ def make_plan(cfg: TuneConfig) -> Plan:
     if cfg.seed is not None and "seed" not in space:
         shared.append(f"--seed={cfg.seed}")
     check_space(space, train_tree(shared))
-    is_minimized = cfg.is_minimized  # complains about an unknown direction
     train = first_valid(space, shared, seed=cfg.seed)
     check_objective(cfg, train)
     assert train.policy is not None
@@ -67,11 +67,7 @@ def make_plan(cfg: TuneConfig) -> Plan:
             "the best one by its own lerobot-train."
         )
     grid = grid_of(space) if cfg.sampler == "grid" else {}
-    points = 1
-    for values in grid.values():
-        points *= len(values)
-    n_trials = cfg.n_trials or (points if grid else DEFAULT_TRIALS)
-    del is_minimized
+    n_trials = cfg.n_trials or (math.prod(map(len, grid.values())) if grid else DEFAULT_TRIALS)
     now = datetime.now().astimezone()
     made = Path("outputs/tune") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{train.name}"
     return Plan(cfg, space, tuple(shared), train, cfg.output_dir or made, n_trials)

@@ -1,4 +1,4 @@
-"""Writes what a search found: `study.json` for programs, and `report.html`, which needs no network, for people.
+"""Writes what a search found: `study.json` for programs, `report.html` (one file, no network) for people.
 
 Results -> study.json, report.html: the best trial and its command, plots, a table of all trials
 """

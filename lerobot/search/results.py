@@ -6,6 +6,7 @@ study.db -> Results -> study.json, report.html, the console
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from lerobot.core.optional import require
@@ -66,16 +67,21 @@ class Results:
 
     plan: Plan
     trials: list[TrialResult]
-    importance: dict[str, float]  # setting: its share of how good a trial is, together 1; the largest first
+    study: "optuna.Study"
 
     @classmethod
     def of(cls, study: "optuna.Study", plan: Plan) -> Self:
         """The results so far."""
         states = require("optuna", extra="tune").trial.TrialState
         trials = [t for t in study.get_trials(deepcopy=False) if t.state != states.WAITING]
-        return cls(plan, [TrialResult.of(trial) for trial in trials], importance_of(study))
+        return cls(plan, [TrialResult.of(trial) for trial in trials], study)
 
-    @property
+    @cached_property
+    def importance(self) -> dict[str, float]:
+        """Setting: its share of how good a trial is, together 1; the largest first."""
+        return importance_of(self.study)
+
+    @cached_property
     def finished(self) -> list[TrialResult]:
         """Trials that ended with a value, the best first."""
         found = [trial for trial in self.trials if trial.state == "finished" and trial.value is not None]
@@ -91,11 +97,6 @@ class Results:
     def best_command(self) -> str | None:
         """The command that trains again with the best values."""
         return self.plan.command(self.best.params) if self.best is not None else None
-
-    def finished_with(self, params: Params) -> TrialResult | None:
-        """The first finished trial that tried these values."""
-        same = [trial for trial in self.finished if trial.params == params]
-        return min(same, key=lambda trial: trial.number, default=None)
 
     def counts(self) -> dict[str, int]:
         """State: how many trials."""

@@ -26,7 +26,7 @@ from lerobot.search.executor import Executor, open_executor
 from lerobot.search.plan import Plan, make_plan, refusal
 from lerobot.search.report import write_report
 from lerobot.search.results import Results, is_counted
-from lerobot.search.space import flags_of
+from lerobot.search.space import Params, flags_of
 from lerobot.search.store import (
     INTERRUPTED,
     PLACE,
@@ -76,7 +76,7 @@ def tune(cfg: TuneConfig) -> Results:
         executor = stack.enter_context(open_executor(cfg, plan.train))
         search = stack.enter_context(Search(plan, executor))
         search.run(stop)
-    return search.finish(was_stopped=stop.is_set())
+    return search.finish()
 
 
 class Search:
@@ -95,6 +95,7 @@ class Search:
         self.failures: list[str] = []  # reasons, until the first trial succeeds
         self.is_exhausted = False  # every combination of a grid was tried
         self.num_counted = 0  # trials that ended
+        self.was_stopped = False  # by a signal or the clock, with more to try
 
     def run(self, stop: threading.Event) -> None:
         """Start, follow and end trials until enough were tried, time is up, or `stop` is set."""
@@ -113,6 +114,7 @@ class Search:
                     self._stop(running, "interrupted")
                 self._follow(number, running)
             if not self.running and (is_over or not self._wants_more):
+                self.was_stopped = is_over and self._wants_more
                 return
             time.sleep(POLL_S)
 
@@ -136,8 +138,8 @@ class Search:
         if reason:
             self._refuse(asked, reason)
             return
-        earlier = self.results.finished_with(asked.params) if self.cfg.seed is not None else None
-        if earlier is not None:  # the same seed: it would come out the same
+        earlier = self._finished_with(asked.params)
+        if earlier is not None and self.cfg.seed is not None:  # the same seed: it would come out the same
             asked.set_user_attr(SAME_AS, earlier.number)
             self._tell(asked, "COMPLETE", value=earlier.value)
             return
@@ -157,6 +159,11 @@ class Search:
         if point is not None:
             self.study.enqueue_trial(point)
         return point is not None
+
+    def _finished_with(self, params: Params) -> "optuna.trial.FrozenTrial | None":
+        """The first trial that finished with these values."""
+        done = self.study.get_trials(deepcopy=False, states=(self.states.COMPLETE,))
+        return next((trial for trial in done if trial.params == params), None)
 
     def _refuse(self, asked: "optuna.Trial", reason: str) -> None:
         """Note a combination that cannot be trained with; it does not count as a trial."""
@@ -291,15 +298,15 @@ class Search:
                 time.sleep(POLL_S)
             self._give_back(running.asked, "the search was stopped")
 
-    def finish(self, *, was_stopped: bool) -> Results:
+    def finish(self) -> Results:
         """Write the report, say what was found.
 
         Raises:
             TrainingError: nothing was.
         """
         results = self.results
-        self.console.summary(results, report=write_report(results), was_stopped=was_stopped)
-        if results.best is None and results.trials and not was_stopped:
+        self.console.summary(results, report=write_report(results), was_stopped=self.was_stopped)
+        if results.best is None and results.trials and not self.was_stopped:
             said = next(
                 (trial.reason for trial in reversed(results.trials) if trial.reason), "nothing is known"
             )
