@@ -1,4 +1,4 @@
-"""Searches without training: the trials are functions (`tests.fakes.trials`), Optuna and the files are real."""
+"""Searches without training: trials are functions (`tests.fakes.trials`), Optuna and the files are real."""
 
 from contextlib import contextmanager
 
@@ -22,7 +22,7 @@ LR = "--space.policy.optimizer_lr=log[1e-6,1e-2]"
 
 @pytest.fixture
 def search(tmp_path, monkeypatch):
-    """`search("--n_trials=3", ...)` runs a search in `tmp_path / "out"`; its executor is `search.executor`."""
+    """`search("--n_trials=3", ...)` runs a search in `tmp_path / "out"`, on `search.executor`."""
     monkeypatch.setattr(study_module, "POLL_S", 0.0)
     monkeypatch.setattr("lerobot.core.files.sync_file", lambda path: None)  # a test survives no power cut
     monkeypatch.setattr("lerobot.core.files.sync_folder", lambda path: None)

@@ -62,8 +62,15 @@ def test_a_trial_that_falls_behind_is_stopped(search):
         trial.is_stopped for trial in search.executor.trials if trial.job.number in {t.number for t in pruned}
     )
     assert all(trial.value > results.best.value and len(trial.steps) < 5 for trial in pruned)
-    late = search(*BASE, "--pruner=median", "--startup_trials=3", "--warmup_steps=4", LR, "--n_trials=6",
-                  f"--output_dir={results.plan.folder}_late")  # fmt: skip
+    late = search(
+        *BASE,
+        "--pruner=median",
+        "--startup_trials=3",
+        "--warmup_steps=4",
+        LR,
+        "--n_trials=6",
+        f"--output_dir={results.plan.folder}_late",
+    )
     assert all(len(trial.steps) >= 4 for trial in late.trials)
 
 
@@ -90,8 +97,9 @@ def test_three_failures_before_the_first_success_end_the_search(search, tmp_path
 
 
 def test_combinations_that_the_config_refuses_are_noted_and_do_not_count(search):
-    results = search(*BASE, "--policy.chunk_size=10", "--space.policy.n_action_steps=int[1,40]", "--n_trials=4",
-                     story=flat)  # fmt: skip
+    results = search(
+        *BASE, "--policy.chunk_size=10", "--space.policy.n_action_steps=int[1,40]", "--n_trials=4", story=flat
+    )
     refused = [trial for trial in results.trials if trial.state == "refused"]
     assert refused and all(trial.params["policy.n_action_steps"] > 10 for trial in refused)
     assert all("chunk_size=10" in trial.reason for trial in refused)
@@ -114,8 +122,14 @@ def test_equal_values_are_not_trained_twice_with_one_seed(search, tmp_path):
     results = search(*BASE, "--space.batch_size={4,8}", "--n_trials=5", story=flat)
     assert len(search.executor.trials) == 2
     assert sum(trial.same_as is not None for trial in results.trials) == 3
-    search(*BASE, "--space.batch_size={4,8}", "--n_trials=3", "--seed=null", f"--output_dir={tmp_path / 'b'}",
-           story=flat)  # fmt: skip
+    search(
+        *BASE,
+        "--space.batch_size={4,8}",
+        "--n_trials=3",
+        "--seed=null",
+        f"--output_dir={tmp_path / 'b'}",
+        story=flat,
+    )
     assert len(search.executor.trials) == 3
 
 
@@ -256,9 +270,12 @@ def test_without_optuna_one_line_says_what_to_type(search, monkeypatch, tmp_path
 
 @pytest.mark.parametrize(
     ("sampler", "pruner", "kinds"),
-    [("tpe", "median", ("TPESampler", "MedianPruner")), ("random", "hyperband", ("RandomSampler", "HyperbandPruner")),
-     ("grid", "none", ("RandomSampler", "NopPruner"))],
-)  # fmt: skip
+    [
+        ("tpe", "median", ("TPESampler", "MedianPruner")),
+        ("random", "hyperband", ("RandomSampler", "HyperbandPruner")),
+        ("grid", "none", ("RandomSampler", "NopPruner")),
+    ],
+)
 def test_samplers_and_pruners_by_name(sampler, pruner, kinds, tmp_path):
     space = "--space.policy.dropout=[0,0.3,0.1]"
     plan = make_plan(parse_search([*BASE, space, f"--sampler={sampler}", f"--pruner={pruner}"]))
