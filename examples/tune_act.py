@@ -1,7 +1,7 @@
 """Find a learning rate: a search over ACT on the simulated SO-101, a minute or two on two CPU cores.
 
     python examples/tune_act.py                 about ten short trials, then the report
-    python examples/tune_act.py --trials=30     more of them; the same command goes on where the last one ended
+    python examples/tune_act.py --trials=30     more of them: it goes on where the last search ended
 
 It runs the public commands and prints each, so that they can be copied: demonstrations of the scripted expert
 (joints and object poses, no cameras), one training with ACT's published learning rate, and `lerobot-tune`.

@@ -152,9 +152,11 @@ def importance_of(study: "optuna.Study") -> dict[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # called experimental
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        better = min(0.5, max(0.1, FEWEST_BETTER / len(done)))
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=better)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items() if math.isfinite(share)}
 
 
-MIN_TRIALS = 4  # with different values, before shares of importance mean anything
+MIN_TRIALS = 6  # with different values, before shares of importance mean anything
+FEWEST_BETTER = 5  # trials that the others are compared with; a tenth of many, as in the paper
