@@ -20,6 +20,7 @@ from lerobot.core.flags import parse
 
 CORE = ("torch", "numpy", "pyarrow", "av", "safetensors", "huggingface_hub", "gymnasium")
 EXTRAS = {"sim": "mujoco", "pusht": "gym-pusht", "tensorboard": "tensorboard", "wandb": "wandb"}
+EXTRAS |= {"tune": "optuna", "ray": "ray"}
 
 
 @dataclass(kw_only=True)

@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import lerobot
 from lerobot.core import keys
 from lerobot.search.keeper import GRACE_S, kill_group
 
+PACKAGE = Path(lerobot.__file__).parent
+KEEPER = PACKAGE / "search" / "keeper.py"
+TRAIN_COMMAND = PACKAGE / "scripts" / "train.py"  # started as a person would, not imported
 METRICS_FILE = "metrics.jsonl"  # that lerobot-train writes into its folder
 LOG_FILE = "log.txt"
 LOG_TAIL = 20_000  # bytes of a log that are searched for the reason of a failure
@@ -86,8 +90,7 @@ class TrialProcess:
         )  # the run's folder must not exist yet
         self.stopped_s: float | None = None
         self.ending: Ending | None = None
-        words = [sys.executable, "-m", "lerobot.search.keeper"]
-        words += [sys.executable, "-m", "lerobot.scripts.train", *job.words]
+        words = [sys.executable, str(KEEPER), sys.executable, str(TRAIN_COMMAND), *job.words]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 words,
@@ -127,9 +130,8 @@ class TrialProcess:
     def _end(self, status: int) -> Ending:
         self.stop()
         kill_group(self.process.pid)  # what the run started and left behind
-        if self.folder.is_dir():
-            self.log_path.replace(self.folder / LOG_FILE)
-            self.log_path = self.folder / LOG_FILE
+        self.folder.mkdir(exist_ok=True)  # a run that was refused made none
+        self.log_path = self.log_path.replace(self.folder / LOG_FILE)
         return Ending(status, why(status, tail_of(self.log_path)) if status else "")
 
 
@@ -153,8 +155,9 @@ class MetricsTail:
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """This process's environment with the trial's share of the machine."""
+    """This process's environment with the trial's share of the machine; this same package is found there."""
     env = dict(os.environ)
+    env["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [env.get("PYTHONPATH")])])
     if job.gpus is not None:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(job.gpus)
     if job.num_threads is not None:

@@ -142,7 +142,7 @@ def test_a_command_line_that_is_refused_ends_with_status_2(tmp_path):
     news = []
     wait_until(lambda: news.append(trial.poll()) or news[-1].ending)
     assert news[-1].ending.status == 2 and "--batch_sise is unknown" in news[-1].ending.reason
-    assert (tmp_path / "trials/0000.log").is_file()  # the run made no folder
+    assert "--batch_sise" in (tmp_path / "trials/0000/log.txt").read_text()
 
 
 # ------------------------------------------------------------------------------------------ who gets what

@@ -57,7 +57,7 @@ def trainings(folder) -> list[int]:
         except OSError:  # it has just ended
             continue
         is_here = any(word.startswith(f"--output_dir={folder}".encode()) for word in words)
-        if is_here and b"lerobot.scripts.train" in words and b"lerobot.search.keeper" not in words:
+        if is_here and words[1].endswith(b"scripts/train.py"):
             found.append(int(path.name))
     return found
 
