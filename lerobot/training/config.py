@@ -21,6 +21,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.policies.locate import locate
+from lerobot.training.releases import from_other_releases
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -126,6 +127,12 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
+        if self.statistics == "checkpoint" and not self.policy.pretrained_path:
+            raise ConfigError("--statistics=checkpoint needs the checkpoint: give --policy.path=CHECKPOINT.")
+        if self.statistics == "checkpoint" and self.dataset.stats == "per_dataset":
+            raise ConfigError(
+                "--statistics=checkpoint and --dataset.stats=per_dataset contradict each other; give one."
+            )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
 
@@ -209,6 +216,7 @@ def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
 def without_unknown(tree: Tree, *, source: str) -> Tree:
     """The tree of a run's own file without the keys of newer releases, which one warning names."""
     unknown: Tree = {}
+    tree = from_other_releases(tree)
     config = decode(TrainConfig, tree, unknown=unknown)
     if not unknown:
         return tree

@@ -3,6 +3,7 @@
 from lerobot.datasets.sampler import MixtureSampler
 from lerobot.training.console import readable_count
 from lerobot.training.run import Run
+from lerobot.training.statistics import statistics_line
 from lerobot.training.stream import StreamLoader
 
 
@@ -29,6 +30,9 @@ def header(run: Run) -> dict[str, str]:
         else f"{cfg.steps}, {epochs:.1f} passes over the data",
         "output": str(run.output_dir),
     }
+    whose = statistics_line(cfg)
+    if whose is not None:
+        rows.setdefault("statistics", whose)
     if cfg.policy.push_to_hub:
         rows["publish"] = f"{cfg.policy.repo_id}, at the end"
     return rows
