@@ -67,7 +67,8 @@ def tune(cfg: TuneConfig) -> Results:
         UserError: space, flags or folder are wrong; nothing was trained then.
         TrainingError: no trial ended with a result.
     """
-    require("optuna", extra="tune")
+    for package in ("optuna", "ray") if cfg.executor == "ray" else ("optuna",):
+        require(package, extra="ray" if package == "ray" else "tune")
     plan = make_plan(cfg)
     claim_folder(cfg, plan.folder)
     with ExitStack() as stack:

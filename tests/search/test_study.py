@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import optuna
 import pytest
 
-from lerobot.core.errors import ConfigError, TrainingError
+from lerobot.core.errors import ConfigError, MissingExtraError, TrainingError
 from lerobot.search.config import parse_search
 from lerobot.search.plan import make_plan
 from lerobot.search.store import claim_folder, locked, open_study
@@ -261,9 +262,16 @@ def test_mistakes_are_said_before_anything_is_written(flags, search, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_without_ray_one_line_says_what_to_type(search, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lerobot\[ray\]'"):
+        search(*BASE, LR, "--executor=ray")
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_optuna_one_line_says_what_to_type(search, monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    with pytest.raises(ConfigError.__mro__[1], match=r"pip install 'lerobot\[tune\]'"):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lerobot\[tune\]'"):
         search(*BASE, LR)
     assert not (tmp_path / "out").exists()
 
