@@ -60,23 +60,22 @@ class TuneConfig:
             raise ConfigError(f"--ray_address={self.ray_address} needs --executor=ray.")
         if self.resume and self.output_dir is None:
             raise ConfigError("--resume=true needs the search to continue: give --output_dir=FOLDER.")
-        assert isinstance(self.is_minimized, bool)  # raises for an objective that needs a direction
-        self.train = [str(word) for word in self.train]  # words of a command line, not values
-
-    @property
-    def is_minimized(self) -> bool:
-        """Whether less of the objective is better.
-
-        Raises:
-            ConfigError: nobody said so.
-        """
-        known = next((way for end, way in DIRECTIONS.items() if self.objective.endswith(end)), None)
-        if self.direction is None and known is None:
+        if self._way is None:
             raise ConfigError(
                 f"--objective={self.objective}: is less or more of it better? "
                 "Give --direction=minimize or --direction=maximize."
             )
-        return (self.direction or known) == "minimize"
+        self.train = [str(word) for word in self.train]  # words of a command line, not values
+
+    @property
+    def is_minimized(self) -> bool:
+        """Whether less of the objective is better."""
+        return self._way == "minimize"
+
+    @property
+    def _way(self) -> str | None:
+        known = (way for end, way in DIRECTIONS.items() if self.objective.endswith(end))
+        return self.direction or next(known, None)
 
 
 DIRECTIONS = {"loss": "minimize", "success_rate": "maximize", "reward": "maximize"}  # by how a name ends

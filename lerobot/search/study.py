@@ -57,7 +57,6 @@ class Running:
     place: int
     values: dict[int, float] = field(default_factory=dict)  # training step: the objective
     stopped: str = ""  # why it was asked to stop: 'pruned' or 'interrupted'
-    started_s: float = field(default_factory=time.monotonic)
 
 
 def tune(cfg: TuneConfig) -> Results:
