@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lerobot.core.errors import LeRobotError
+from lerobot.core.errors import DISK_IS_FULL, LeRobotError
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -31,5 +31,11 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         except BrokenPipeError:  # `lerobot-... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        except OSError as error:
+            if error.errno not in DISK_IS_FULL:
+                raise
+            place = f" for {error.filename}" if error.filename else ""
+            print(f"error: There is no room left on the disk{place}: {error.strerror}.", file=sys.stderr)
+            raise SystemExit(1) from None
 
     return run

@@ -1,7 +1,10 @@
 """What people see when something fails: one class per kind of mistake; the message says what to type next."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers: no space, quota, size limit
 
 
 class LeRobotError(Exception):

@@ -5,7 +5,7 @@ torchrun --nproc_per_node=2 -m lerobot.scripts.train ...       sets RANK, WORLD_
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,6 +45,16 @@ class World:
         return nn.parallel.DistributedDataParallel(
             module, device_ids=ids, find_unused_parameters=True, gradient_as_bucket_view=True
         )
+
+    def add_up(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, in place; the host does not wait for it on a GPU."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def unsynced(self, module: nn.Module, when: bool) -> AbstractContextManager:
+        """Gradients of backward passes inside stay in this process, to be averaged by a later one."""
+        return module.no_sync() if when and self.size > 1 else nullcontext()  # type: ignore[operator]
 
     def mean_of(self, numbers: dict[str, float]) -> dict[str, float]:
         """Each number averaged over all processes, which must bring the same names."""

@@ -11,6 +11,7 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.command import command
 from lerobot.core.flags import parse
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.origin import find_config
 
 
 def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
@@ -18,7 +19,8 @@ def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
     if isinstance(args, TrainConfig):
         cfg = args
     else:
-        cfg = parse(TrainConfig, args, program="lerobot-train", aliases=TRAIN_ALIASES, complete=complete)
+        how = {"aliases": TRAIN_ALIASES, "complete": complete, "find": find_config}
+        cfg = parse(TrainConfig, args, program="lerobot-train", **how)
     from lerobot.training.loop import train as run  # torch loads here, after the flags were understood
 
     return run(cfg)

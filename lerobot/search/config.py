@@ -13,6 +13,7 @@ from lerobot.core.flags import merge, put, read_flags, read_section, tree_of
 from lerobot.core.text import Text, read_file
 from lerobot.search.space import flatten
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.contradictions import is_better_lower
 
 CONFIG_FILE = "tune_config.json"  # in the output folder
 Tree = dict[str, Any]
@@ -68,17 +69,21 @@ class TuneConfig:
         self.train = [str(word) for word in self.train]  # words of a command line, not values
 
     @property
+    def is_validation_loss(self) -> bool:
+        """Whether the objective is measured on held-out episodes: eval/loss, or that of a task or dataset."""
+        return self.objective.startswith("eval/loss")
+
+    @property
     def is_minimized(self) -> bool:
         """Whether less of the objective is better."""
         return self._way == "minimize"
 
     @property
     def _way(self) -> str | None:
-        known = (way for end, way in DIRECTIONS.items() if self.objective.endswith(end))
-        return self.direction or next(known, None)
+        known = {True: "minimize", False: "maximize", None: None}
+        return self.direction or known[is_better_lower(self.objective)]
 
 
-DIRECTIONS = {"loss": "minimize", "success_rate": "maximize", "reward": "maximize"}  # by how a name ends
 MINIMUM = {
     "n_trials": 1,
     "n_jobs": 1,

@@ -122,11 +122,11 @@ def check_objective(cfg: TuneConfig, train: TrainConfig) -> None:
         ConfigError: it does not; says which flags to add.
     """
     name, steps = cfg.objective, train.steps if train.num_epochs is None else None
-    if name == "eval/loss":
+    if cfg.is_validation_loss:
         if train.dataset.eval_split == 0 or train.eval_steps == 0:
             every = max(1, (steps or 10_000) // 10)
             raise ConfigError(
-                "--objective=eval/loss is measured on episodes that are held out. Add "
+                f"--objective={name} is measured on episodes that are held out. Add "
                 f"--dataset.eval_split=0.1 --eval_steps={every}"
             )
         _check_often_enough("eval_steps", train.eval_steps, steps, name)

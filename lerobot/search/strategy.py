@@ -53,7 +53,7 @@ def build_pruner(cfg: TuneConfig, train: TrainConfig) -> "optuna.pruners.BasePru
 
 def measured_every(cfg: TuneConfig, train: TrainConfig) -> int:
     """Training steps from one value of the objective to the next."""
-    if cfg.objective == "eval/loss":
+    if cfg.is_validation_loss:
         return train.eval_steps
     return train.eval_freq if cfg.objective.startswith("eval/") else train.log_freq
 

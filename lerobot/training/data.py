@@ -8,6 +8,7 @@ not grow with their number. The order never depends on the workers, and how far 
 """
 
 import math
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, Self
 
 import torch.multiprocessing
+from torch import Tensor
 
 from lerobot.core.errors import TrainingError
 
@@ -41,6 +43,9 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Enter epoch `epoch` at frame `start_index`."""
+
+    def over(self, frames: Sequence[Tensor]) -> "Sampler":
+        """The same rule for other frames, (N,) of each dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +124,11 @@ class BatchLoader:
         """Where to go on when a run was saved at this position by so many processes: at the same frame."""
         return position
 
-    def index_batches(self) -> Iterator[list[int]]:
-        """Frame numbers of each batch of this process, for ever."""
+    def index_batches(self) -> Iterator[list[int] | None]:
+        """Frame numbers of each batch of this process, for ever.
+
+        None says that what follows depends on the steps before, so that nothing is read ahead over it.
+        """
         epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
             self.sampler.load_state_dict({"epoch": epoch, "start_index": offset})
@@ -137,14 +145,17 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_workers == 0:
-            yield from (self.dataset.batch(indices) for indices in self.index_batches())
+            yield from (
+                self.dataset.batch(indices) for indices in self.index_batches() if indices is not None
+            )
             return
         pool, read = self._pool()
         waiting: deque[Future[Batch]] = deque()
         try:
             for indices in self.index_batches():
-                waiting.append(pool.submit(read, indices))
-                if len(waiting) > self.num_workers * self.prefetch:
+                if indices is not None:
+                    waiting.append(pool.submit(read, indices))
+                while len(waiting) > (0 if indices is None else self.num_workers * self.prefetch):
                     yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise TrainingError(
@@ -171,6 +182,9 @@ _source: BatchSource  # of a loader process
 
 def _open(dataset: BatchSource) -> None:
     global _source
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the run ends its workers itself
     torch.set_num_threads(1)  # the processes are the parallelism
     _source = dataset
 

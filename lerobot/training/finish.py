@@ -7,6 +7,7 @@ from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
 from lerobot.evaluation.report import write_report
+from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.metrics import METRICS_FILE
 from lerobot.training.run import Run
 
@@ -16,7 +17,9 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
-    if not run.finished:
+    if run.patience.is_over and not run.finished:
+        run.console.say(f"Ended early after step {run.step}: {run.patience.reason()}.")
+    elif not run.finished:
         _say_how_to_resume(run)
         return last
     report = write_report(
@@ -27,7 +30,8 @@ def finish(run: Run) -> Path:
     )
     run.console.say(f"report      {report}")
     if run.last_checkpoint is not None:
-        folder = run.last_checkpoint / keys.PRETRAINED_FOLDER
+        is_averaged = run.ema is not None and run.cfg.ema.use_for_eval
+        folder = run.last_checkpoint / (EMA_FOLDER if is_averaged else keys.PRETRAINED_FOLDER)
         run.console.say(f"checkpoint  {folder}")
         run.console.say(f"next        lerobot-eval --policy.path={folder} {_where_to_evaluate(run)}")
     _publish(run)
@@ -47,7 +51,7 @@ def _where_to_evaluate(run: Run) -> str:
 def _publish(run: Run) -> None:
     config = run.policy.config
     if config.push_to_hub:
-        url = run.policy.push_to_hub(config.repo_id, processors=run.processors)
+        url = run.evaluated_policy.push_to_hub(config.repo_id, processors=run.processors)
         run.console.say(f"published   {url}")
 
 
@@ -55,12 +59,8 @@ def _say_how_to_resume(run: Run) -> None:
     if run.last_checkpoint is None:
         run.console.say(f"Stopped at step {run.step}; nothing was saved (--save_checkpoint=false).")
         return
-    config = (
-        run.output_dir
-        / keys.CHECKPOINTS_FOLDER
-        / keys.LAST_LINK
-        / keys.PRETRAINED_FOLDER
-        / keys.TRAIN_CONFIG_FILE
-    )
+    last = run.output_dir / keys.CHECKPOINTS_FOLDER / keys.LAST_LINK
+    config = last / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE
+    words = ["lerobot-train", f"--config_path={config}", "--resume=true"]
     run.console.say(f"Stopped after step {run.step}; the run is saved. Continue it with:")
-    run.console.say(f"  lerobot-train --config_path={config} --resume=true")
+    run.console.say(f"  {shlex.join(words)}")

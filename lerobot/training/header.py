@@ -10,6 +10,10 @@ from lerobot.training.stream import StreamLoader
 def header(run: Run) -> dict[str, str]:
     """The header: what is trained on what, how much, and where it goes."""
     cfg, total = run.cfg, sum(p.numel() for p in run.policy.parameters())
+    trained = sum(p.numel() for p in run.policy.parameters() if p.requires_grad)
+    size = f"{readable_count(total)} parameters"
+    if trained < total:
+        size += f", {readable_count(trained)} of them trained"
     assert cfg.policy is not None
     effective = cfg.batch_size * cfg.gradient_accumulation_steps * run.world.size
     epochs = cfg.steps * effective / run.loader.frames_per_epoch
@@ -17,7 +21,9 @@ def header(run: Run) -> dict[str, str]:
     rows = {
         "dataset": f"{cfg.dataset.label}: {episodes} episodes, {frames} frames at {run.dataset.fps} fps",
         **_mixture(run),
-        "policy": f"{cfg.policy.type}, {readable_count(total)} parameters, on {run.world.device}",
+        **({"curriculum": run.curriculum.summary} if run.curriculum else {}),
+        **({"weights": run.weighting.summary} if run.weighting else {}),
+        "policy": f"{cfg.policy.type}, {size}, on {run.world.device}",
         "inputs": ", ".join(f"{n} {list(f.shape)}" for n, f in cfg.policy.input_features.items()),
         "batch": f"{effective} frames a step"
         + (

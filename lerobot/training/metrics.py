@@ -28,6 +28,17 @@ class Meter:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts since the last `read`, as plain numbers; the device is waited for."""
+        return {
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "counts": dict(self.counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums and counts of a `state_dict`."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
     def read(self) -> dict[str, float]:
         """The means since the last call; this is where the device is waited for."""
         means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lerobot.core import keys
-from lerobot.datasets.mixture import DATASET_INDEX, MixtureMetadata
+from lerobot.datasets.mixture import MixtureMetadata
 from lerobot.policies.build import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
@@ -78,7 +78,7 @@ def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:
     """The batch as the policy reads it, each row through the preprocessor of its dataset."""
     if len(pairs) == 1:
         return pairs[0][0](batch)
-    owner = batch[DATASET_INDEX]  # (B,)
+    owner = batch[keys.DATASET_INDEX]  # (B,)
     done, places = [], []
     for k, (before, _) in enumerate(pairs):
         rows = (owner == k).nonzero().squeeze(1)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
@@ -25,9 +25,11 @@ from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.training.augmentation import Augmentation
+from lerobot.training.blend import Blend
 from lerobot.training.checks import (
     check_finite,
     check_flags,
+    check_item_losses,
     check_publishing,
     check_tracking,
     choose_output_dir,
@@ -35,14 +37,23 @@ from lerobot.training.checks import (
 )
 from lerobot.training.config import TrainConfig
 from lerobot.training.console import TrainingConsole
+from lerobot.training.curriculum import Curriculum
 from lerobot.training.data import Batch, BatchLoader, Position
+from lerobot.training.difficulty import build_curriculum
+from lerobot.training.ema import EMA
+from lerobot.training.evaluator import Evaluator
+from lerobot.training.lora import add_adapters
 from lerobot.training.metrics import Meter, Row
+from lerobot.training.parts import freeze, scale_rates
+from lerobot.training.patience import Patience
 from lerobot.training.precision import choose_kernels, half_precision
 from lerobot.training.processors import build_processors, preprocess
+from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.stream import StreamLoader
 from lerobot.training.tracking import Sink, open_sinks
 from lerobot.training.transfer import feed
+from lerobot.training.weighting import Weighting, build_weighting
 
 
 @dataclass(kw_only=True)
@@ -60,15 +71,24 @@ class Run:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     grad_clip_norm: float
+    ema: EMA | None  # the average of the weights
     loader: BatchLoader | StreamLoader
     augmentation: Augmentation
     held_out: list[int] | StreamingLeRobotDataset | None  # items of the dataset, or a stream of them
     console: TrainingConsole
+    patience: Patience  # ends the run early
+    saver: Saver
+    held_out_totals: dict[str, torch.Tensor] | None = (
+        None  # what the loss is a mean over there; see validation
+    )
+    curriculum: Curriculum | None = None
+    weighting: Weighting | None = None
+    blend: Blend | None = None  # of a mixture
+    evaluator: Evaluator | None = None  # of the main process, where evaluations have processes of their own
     sinks: list[Sink] = field(default_factory=list)
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=Meter)
-    last_checkpoint: Path | None = None
     last_evaluation: Any = None
     scaler: torch.amp.GradScaler | None = None
     logged_at_s: float = field(default_factory=time.perf_counter)
@@ -78,6 +98,16 @@ class Run:
         """Whether all steps were taken."""
         return self.step >= self.cfg.steps
 
+    @property
+    def evaluated_policy(self) -> PreTrainedPolicy:
+        """What validation and evaluations look at: the averaged weights where there are such, or the last."""
+        return self.ema.policy if self.ema is not None and self.cfg.ema.use_for_eval else self.policy
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is completely on the disk; after a resume, at first, the one resumed."""
+        return self.saver.last
+
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps happens now; 0 is never."""
         return every > 0 and self.step % every == 0
@@ -86,12 +116,14 @@ class Run:
         """The micro-batches of each step still to take, on the device and preprocessed."""
         batches = feed(self.augmentation.numbered(self.loader), self.world.device, pin=self.cfg.pin_memory)
         while not self.finished:
+            if self.curriculum is not None:
+                self.curriculum.announce(self.step, say=self.console.say)
             group = []
             for _ in range(self.cfg.gradient_accumulation_steps):
                 asked_s = time.perf_counter()
                 batch = next(batches)
                 self.meter.add({"data_s": time.perf_counter() - asked_s})
-                group.append(self.prepare(self.augmentation(batch)))
+                group.append(self.weighed(self.prepare(self.augmentation(batch))))
             yield group
 
     def prepare(self, batch: Batch) -> Batch:
@@ -100,6 +132,14 @@ class Run:
         if self.cfg.task is not None:
             batch["task"] = [self.cfg.task] * len(batch["index"])
         return preprocess([self.processors, *self.other_processors], batch)
+
+    def weighed(self, batch: Batch) -> Batch:
+        """A prepared batch with the weights of its items, where they have any."""
+        if self.weighting is None:
+            return batch
+        batch = self.weighting(batch)
+        self.meter.add(self.weighting.numbers(batch))
+        return batch
 
     @property
     def position(self) -> Position:
@@ -137,7 +177,10 @@ class Run:
                     1.0, means.get("data_s", 0.0) * self.cfg.gradient_accumulation_steps * steps / elapsed_s
                 ),
             }
+            row |= self.curriculum.row(self.step) if self.curriculum is not None else {}
+            row |= self.blend.row() if self.blend is not None else {}
         row |= more or {}
+        self.patience.see(row)
         if self.world.is_main:
             for sink in self.sinks:
                 sink.write(row)
@@ -146,12 +189,27 @@ class Run:
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
         self.first_step = self.console.first_step = self.step
+        if self.curriculum is not None:
+            micro = self.cfg.gradient_accumulation_steps
+            self.curriculum.begin(first_step=self.step, steps=self.cfg.steps, num_micro=micro)
         if self.world.is_main:
             make_output_dir(self.output_dir)
             self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
+            if self.cfg.env is not None and self.cfg.eval_freq and self.cfg.eval_workers:
+                resumed = self.step if self.cfg.resume else None
+                self.evaluator = Evaluator(
+                    self.cfg, self.output_dir, device=self.world.device, resume_step=resumed
+                )
+
+    @property
+    def failure(self) -> TrainingError | None:
+        """What went wrong beside the training, after which it is saved and ends."""
+        return self.evaluator.failure if self.evaluator is not None else None
 
     def close(self) -> None:
         """Flush and release what was opened."""
+        if self.evaluator is not None:
+            self.evaluator.close()
         for sink in self.sinks:
             sink.close()
 
@@ -173,15 +231,19 @@ def start(cfg: TrainConfig, world: World) -> Run:
     check_publishing(cfg)
     check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
+    check_item_losses(cfg, policy)
     place = {"rank": world.rank, "num_ranks": world.size}
     source = open_source(cfg, meta, **place)
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
-    loader = build_loader(cfg, source, **place)
+    curriculum = build_curriculum(cfg, source, world)
+    loader = build_loader(cfg, source, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
+    add_adapters(policy, cfg)
+    freeze(policy, cfg.freeze)
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -196,10 +258,16 @@ def start(cfg: TrainConfig, world: World) -> Run:
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,
+        ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
+        curriculum=curriculum,
+        weighting=build_weighting(cfg, source, world.device),
+        blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),
         held_out=source.held_out,
+        patience=Patience(cfg.early_stopping),
         console=TrainingConsole(first_step=0, last_step=cfg.steps, is_main=world.is_main),
+        saver=Saver(world.device),
         scaler=torch.amp.GradScaler() if half_precision(cfg, world.device) is torch.float16 else None,
     )
 
@@ -226,6 +294,7 @@ def build_optimizer(cfg: TrainConfig, policy: PreTrainedPolicy) -> tuple[torch.o
             f"--optimizer.type={settings.type} makes several optimizers, and this loop steps one. "
             f"Leave it out to get the preset of {policy.config.type}."
         )
+    scale_rates(optimizer, policy, cfg.lr_scale)
     return optimizer, settings.grad_clip_norm
 
 

@@ -14,6 +14,8 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.scripts.lerobot_train import train
+from lerobot.training.curriculum import stage_name, stage_of
+from lerobot.training.sections import CurriculumConfig
 from tests.guides.blocks import block
 from tests.guides.conftest import SMALL
 
@@ -159,6 +161,16 @@ def test_the_guides_loss_is_ours(use_vae):
     torch.testing.assert_close(loss, total)
     torch.testing.assert_close(torch.as_tensor(parts["l1_loss"]), l1.detach())
     assert (kld is not None) == use_vae and ("kld_loss" in parts) == use_vae
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 1000, 99_999])
+def test_the_guides_curriculum_is_our_default(steps):
+    names: dict = {}
+    exec(block("curriculum"), names)
+    settings = CurriculumConfig(difficulty="length")
+    for step in range(0, steps, max(1, steps // 1000)):
+        stage = stage_of(step, steps, thresholds=settings.thresholds)
+        assert names["curriculum_learning_schedule"](step, steps) == stage_name(stage, 3)
 
 
 CONFIGS = [

@@ -58,6 +58,11 @@ def small_dataset(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "small")
 
 
+@pytest.fixture(scope="session")
+def tiny_act():
+    return TINY_ACT
+
+
 @pytest.fixture
 def flags(small_dataset):
     """Flags of a run of 6 steps; `flags(folder, "--steps=8")` adds to them."""
