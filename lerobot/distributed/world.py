@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from lerobot.core.errors import DeviceError
 
@@ -63,6 +63,11 @@ class World:
         values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(values)
         return dict(zip(numbers, (values / self.size).tolist(), strict=True))
+
+    def take_largest(self, numbers: Tensor) -> None:
+        """Replace each number by the largest of all processes; on a GPU nothing is waited for."""
+        if self.size > 1:
+            dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in order."""

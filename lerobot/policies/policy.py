@@ -118,6 +118,13 @@ class PreTrainedPolicy(nn.Module):
     def update(self) -> None:
         """Called after each optimizer step, for policies that keep a slow copy of themselves."""
 
+    def count_tokens(self, batch: Mapping[str, Any]) -> Tensor | int | None:
+        """How many tokens of a preprocessed batch its transformer reads; None where that is no measure of it.
+
+        A tensor () on the device where padding is not counted: nothing waits for it in a step.
+        """
+        return None
+
     def enable_grad_checkpointing(self) -> None:
         """Recompute activations in the backward pass instead of keeping them: less memory, more time.
 

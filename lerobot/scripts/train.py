@@ -19,8 +19,14 @@ def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
     if isinstance(args, TrainConfig):
         cfg = args
     else:
-        how = {"aliases": TRAIN_ALIASES, "complete": complete, "find": find_config}
-        cfg = parse(TrainConfig, args, program="lerobot-train", **how)
+        cfg = parse(
+            TrainConfig,
+            args,
+            program="lerobot-train",
+            aliases=TRAIN_ALIASES,
+            complete=complete,
+            find=find_config,
+        )
     from lerobot.training.loop import train as run  # torch loads here, after the flags were understood
 
     return run(cfg)

@@ -14,6 +14,7 @@ from lerobot.core.text import Text, read_file
 from lerobot.search.space import flatten
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.contradictions import is_better_lower
+from lerobot.training.origin import find_config
 
 CONFIG_FILE = "tune_config.json"  # in the output folder
 Tree = dict[str, Any]
@@ -156,7 +157,7 @@ def train_tree(words: Sequence[str]) -> Tree:
     Raises:
         ConfigError: a flag or a file cannot be read.
     """
-    return tree_of(read_flags(words), aliases=TRAIN_ALIASES)
+    return tree_of(read_flags(words), aliases=TRAIN_ALIASES, find=find_config)
 
 
 def train_config(words: Sequence[str]) -> TrainConfig:
@@ -165,7 +166,8 @@ def train_config(words: Sequence[str]) -> TrainConfig:
     Raises:
         ConfigError: the command would end with that message.
     """
-    return decode(TrainConfig, tree_of(read_flags(words), aliases=TRAIN_ALIASES, complete=complete))
+    tree = tree_of(read_flags(words), aliases=TRAIN_ALIASES, complete=complete, find=find_config)
+    return decode(TrainConfig, tree)
 
 
 def saved_form(cfg: TuneConfig) -> Tree:

@@ -21,6 +21,7 @@ from lerobot.evaluation.charts import (
     WIDTH,
     Axis,
     label,
+    tick_text,
 )
 from lerobot.search.results import Results, TrialResult
 from lerobot.search.space import Choices, Domain
@@ -58,7 +59,7 @@ def history_plot(results: Results) -> str:
     if line:
         line.append((x_axis.place(float(numbers.max())), line[-1][1]))
     whole = [value for value in x_axis.ticks if value == int(value)]
-    ticks = [(x_axis.place(value), f"{value:g}") for value in whole]
+    ticks = [(x_axis.place(value), tick_text(value)) for value in whole]
     parts = [_polyline(line, f'class="line2" stroke="{COLOURS[2]}" stroke-width="2"')]
     parts += [_dot(mark, results, x_axis.place(mark.x), y_axis.place(mark.y)) for mark in marks]
     return _frame("results in order, and the best so far", y_axis, ticks, parts, x_label="trial")
@@ -78,7 +79,7 @@ def setting_plot(results: Results, name: str, domain: Domain) -> str:
         ends = np.array([domain.low, domain.high], dtype=np.float64)
         x_axis = Axis.of(ends, LEFT + 8, WIDTH - RIGHT, is_log=domain.is_log)
         marks = [Mark(t, t.params[name], t.value) for t in drawn if t.value is not None]
-        ticks = [(x_axis.place(value), f"{value:g}") for value in _few(x_axis.ticks)]
+        ticks = [(x_axis.place(value), tick_text(value)) for value in _few(x_axis.ticks)]
     if not marks:
         return ""
     y_axis = _value_axis(marks)
@@ -103,7 +104,7 @@ def curves_plot(results: Results) -> str:
         look = f'class="line2" stroke="{COLOURS[2]}" stroke-width="2.4"' if is_best else ""
         look = look or f'class="line0" stroke="{COLOURS[0]}" stroke-width="1" opacity="0.45"'
         parts.append(_polyline([(x_axis.place(x), y_axis.place(y)) for x, y in curve], look))
-    ticks = [(x_axis.place(value), f"{value:g}") for value in x_axis.ticks]
+    ticks = [(x_axis.place(value), tick_text(value)) for value in x_axis.ticks]
     return _frame("each trial over its steps", y_axis, ticks, parts, x_label="step")
 
 
@@ -167,7 +168,7 @@ def _frame(
         y = y_axis.place(value)
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         around.append(f'<line class="grid" stroke="{FAINT}" {ends}/>')
-        around.append(label(f"{value:g}", LEFT - 6, y + 3.5, anchor="end"))
+        around.append(label(tick_text(value), LEFT - 6, y + 3.5, anchor="end"))
     around += [label(text, x, HEIGHT - 17) for x, text in x_ticks]
     around.append(label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     inside = "".join([*around, *parts])

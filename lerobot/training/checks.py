@@ -1,6 +1,5 @@
 """What is checked before the first step of a run, and before its numbers are believed."""
 
-import math
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -114,23 +113,15 @@ def check_publishing(cfg: TrainConfig) -> None:
 
 
 def check_tracking(cfg: TrainConfig) -> None:
-    """Fail now, not with half a run on disk, when Weights & Biases was asked for and is not installed.
+    """Fail now, not with half a run on disk, when a dashboard was asked for and is not installed.
 
     Raises:
         MissingExtraError: it is not.
     """
-    if cfg.wandb.enable:
+    if cfg.wandb.enable and cfg.wandb.mode != "disabled":
         require("wandb", extra="wandb")
-
-
-def check_finite(means: dict[str, float], *, step: int) -> None:
-    """Stop a run whose loss is no longer a number.
-
-    Raises:
-        TrainingError: it is not.
-    """
-    if not math.isfinite(means.get("loss", 0.0)):
-        raise TrainingError(f"The loss became {means['loss']} before step {step}. {WHAT_TO_TRY}")
+    if cfg.trackio.enable:
+        require("trackio", extra="trackio")
 
 
 def check_weights(weights: Mapping[str, Tensor], *, step: int) -> None:

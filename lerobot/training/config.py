@@ -93,7 +93,7 @@ class TrainConfig:
     )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
-    auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: find the largest that fits
+    auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: take the largest that fits
     batch_size_is: Literal["per_process", "global"] = extra("per_process")  # what batch_size counts
     num_processes: int | None = extra(None)  # processes on this machine; null is one per visible GPU
     parallelism: Literal["ddp", "fsdp"] = extra("ddp")  # whole copies of the policy, or one in shards
@@ -104,7 +104,9 @@ class TrainConfig:
     statistics: Literal["dataset", "checkpoint"] | None = extra(None)  # whose numbers normalise a fine-tuning
     curriculum: CurriculumConfig = extra(factory=CurriculumConfig)  # easy episodes first
     early_stopping: EarlyStoppingConfig = extra(factory=EarlyStoppingConfig)  # end when it gets no better
-    on_nan: Literal["stop", "skip"] = extra("stop")  # what a loss or gradient that is no number does
+    on_nan: Literal["stop", "skip"] = extra(
+        "stop"
+    )  # a loss or gradient that is NaN: stop the run or skip the step
     keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
     eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0: it waits instead
@@ -204,6 +206,9 @@ def complete(file: Tree, flags: Tree) -> Tree:
     tree = merge(file, flags)
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
+    if str(tree.get("batch_size", "")).strip().lower() == "auto":
+        del tree["batch_size"]
+        tree["auto_batch_size"] = True
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
     else:

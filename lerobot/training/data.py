@@ -124,6 +124,10 @@ class BatchLoader:
         """Where to go on when a run was saved at this position by so many processes: at the same frame."""
         return position
 
+    def item(self) -> Batch:
+        """A batch of one item; the order of frames stays as it is."""
+        return self.dataset.batch(next(filter(None, self.index_batches()))[:1])
+
     def index_batches(self) -> Iterator[list[int] | None]:
         """Frame numbers of each batch of this process, for ever.
 

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
+from lerobot.training.batch_size import choose_batch_size
 from lerobot.training.config import TrainConfig
 from lerobot.training.finish import finish
 from lerobot.training.header import header
+from lerobot.training.row import training_row
 from lerobot.training.run import start
+from lerobot.training.shortage import no_room_explained, shortage_explained
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
 from lerobot.training.validation import evaluations, last_evaluations, validate
@@ -30,27 +33,30 @@ def train(cfg: TrainConfig) -> Path:
     """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
-        run = start(cfg, world)
+        with no_room_explained(world.device):
+            run = start(cfg, world)
+            choose_batch_size(run)
         if cfg.resume:
             restore_state(run)
         run.open()
         run.console.header(header(run))
         try:
-            with run.console, run.saver:
+            with run.console, run.saver, shortage_explained(run):
                 for group in run.batches():
                     update(run, group)
                     run.step += 1
                     run.console.advance(run.step)
                     if run.due(run.cfg.log_freq) or run.finished:
-                        run.log()
+                        run.log(training_row(run))
                     if run.due(run.cfg.eval_steps):
                         run.log(validate(run))
                     for row in evaluations(run, stop=stop):
                         run.log(row)
-                    is_over = stop.is_set() or run.patience.is_over or run.failure is not None
+                    is_over = stop.is_set() or run.has_stalled or run.failure is not None
                     stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
-                        save_checkpoint(run)
+                        with run.untimed("saving"):
+                            save_checkpoint(run)
                     if stopping and not run.finished:
                         break
                 for row in last_evaluations(run, stop=stop):

@@ -13,13 +13,14 @@ from lerobot.training.sections import EarlyStoppingConfig
 
 
 class Patience:
-    """Watches one metric of the rows a run logs; without a metric it never ends.
+    """Watches one metric of the rows a run logs.
 
     With several processes the first one's counts, which sees every row.
     """
 
     def __init__(self, cfg: EarlyStoppingConfig) -> None:
-        self.cfg = cfg
+        assert cfg.metric is not None
+        self.cfg, self.metric = cfg, cfg.metric
         self.best: float | None = None
         self.best_step = 0
         self.waited = 0  # measurements since the best one
@@ -27,7 +28,7 @@ class Patience:
     @property
     def is_over(self) -> bool:
         """Whether the metric has not become better for too long."""
-        return self.cfg.metric is not None and self.waited >= self.cfg.patience
+        return self.waited >= self.cfg.patience
 
     def see(self, row: Mapping[str, Any]) -> None:
         """Count the measurement in a row, if it holds one.
@@ -35,9 +36,7 @@ class Patience:
         Raises:
             ConfigError: the run logs no such metric.
         """
-        metric = self.cfg.metric
-        if metric is None:
-            return
+        metric = self.metric
         if metric not in row:
             if "/" not in metric and "loss" in row:
                 names = [name for name in row if name != "step"]
@@ -57,7 +56,7 @@ class Patience:
             return False
         if self.best is None:
             return True
-        gain = self.best - value if is_better_lower(str(self.cfg.metric)) else value - self.best
+        gain = self.best - value if is_better_lower(self.metric) else value - self.best
         return gain > self.cfg.min_delta
 
     def reason(self) -> str:
@@ -67,13 +66,13 @@ class Patience:
             if self.best is None
             else f"was best at step {self.best_step}: {self.best:.4g}"
         )
-        return f"{self.cfg.metric} {best}, and no better in {self.waited} measurements since"
+        return f"{self.metric} {best}, and no better in {self.waited} measurements since"
 
     # --- checkpoints
     def state_dict(self) -> dict[str, Any]:
         """Plain values for `extra_state.json`."""
         return {
-            "metric": self.cfg.metric,
+            "metric": self.metric,
             "best": self.best,
             "best_step": self.best_step,
             "waited": self.waited,
@@ -85,7 +84,7 @@ class Patience:
         Raises:
             ConfigError: the run ended for this, and nothing was changed since.
         """
-        if state["metric"] != self.cfg.metric:
+        if state["metric"] != self.metric:
             return
         self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
         if self.is_over:

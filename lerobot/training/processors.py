@@ -74,6 +74,14 @@ def _stats_of_data(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any]) -
     return {cfg.rename_map.get(name, name): value for name, value in stats.items()}
 
 
+def prepare(cfg: TrainConfig, pairs: Sequence[Pair], batch: Batch) -> Batch:
+    """A batch of the dataset, on the device already, as the policy reads it."""
+    batch = {cfg.rename_map.get(key, key): value for key, value in batch.items()}
+    if cfg.task is not None:
+        batch["task"] = [cfg.task] * len(batch["index"])
+    return preprocess(pairs, batch)
+
+
 def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:
     """The batch as the policy reads it, each row through the preprocessor of its dataset."""
     if len(pairs) == 1:

@@ -27,6 +27,7 @@ from lerobot.training.checks import check_weights
 from lerobot.training.config import load_train_config
 from lerobot.training.data import Position
 from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.nan import settle
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.pruning import keep_best, prune
 from lerobot.training.run import Run, build_optimizer
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 # Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. Every
 # process asks for the values, which some parts add up over all of them; the first one writes them. The
 # tensors of the averaged weights (`ema.weights`, by name) have files of their own.
-PARTS = ("scaler", "ema", "patience", "curriculum", "blend")
+PARTS = ("scaler", "guard", "ema", "patience", "curriculum", "blend")
 WEIGHTS, AVERAGE, OPTIMIZER = "weights/", "ema/", "optimizer/"  # beginnings of names in a snapshot
 
 
@@ -60,8 +61,9 @@ def save_checkpoint(run: Run) -> None:
     """Begin to write the run's checkpoint; every process enters, the first one writes, beside the training.
 
     Raises:
-        LeRobotError: the checkpoint before this one could not be written.
+        LeRobotError: the checkpoint before this one could not be written, or the last step was a bad one.
     """
+    settle(run)
     rng, meters = run.world.gather(take_rng()), run.world.gather(run.meter.state_dict())
     parts = {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}  # some add up
     if not run.world.is_main:
@@ -101,6 +103,8 @@ def save_checkpoint(run: Run) -> None:
         best = (
             keep_best(folder.parent, run.output_dir / METRICS_FILE, cfg.keep_best) if cfg.keep_best else None
         )
+        if run.tracker is not None:
+            run.tracker.checkpoint(folder)
         if cfg.keep_last is not None:
             prune(folder.parent, keep_last=cfg.keep_last, keep={best} if best else set())
         return folder

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lerobot.training.data import Batch
-from lerobot.training.metrics import Meter, numbers
+from lerobot.training.metrics import numbers
+from lerobot.training.nan import step_if_finite
 from lerobot.training.run import Run
 
 
@@ -20,22 +21,26 @@ def update(run: Run, group: list[Batch]) -> None:
     """One optimizer step on a group of micro-batches."""
     run.policy.train()
     totals = loss_totals(run, group)
-    shares = Meter()
+    shares: dict[str, Tensor | float] = {}
     for batch in group:
-        with run.world.unsynced(run.model, when=batch is not group[-1]):
+        with run.stopwatch.span("compute"), run.world.unsynced(run.model, when=batch is not group[-1]):
             loss, info = forward(run, batch, totals)
             (run.scaler.scale(loss) if run.scaler else loss).backward()
-        shares.add({**numbers(info), "loss": loss})
-    grad_norm = clip(run)
+        for name, value in {**numbers(info), "loss": loss.detach()}.items():
+            shares[name] = shares[name] + value if name in shares else value
     learning_rate = run.optimizer.param_groups[0]["lr"]
-    if take_step(run):
+    with run.stopwatch.span("optimizer"):
+        grad_norm = clip(run)
+        run.saver.before_change()  # a checkpoint may still be copying the weights
+        moved = step_if_finite(run, loss=torch.as_tensor(shares["loss"]), grad_norm=grad_norm)
+    if moved:
         if run.scheduler is not None:
             run.scheduler.step()
         run.policy.update()
         if run.ema is not None:
             run.ema.update()
     run.optimizer.zero_grad(set_to_none=True)
-    run.meter.add({**shares.sums, "grad_norm": grad_norm, "lr": learning_rate})
+    run.meter.add({**shares, "grad_norm": grad_norm, "lr": learning_rate})
 
 
 def loss_totals(run: Run, group: list[Batch]) -> dict[str, Tensor] | None:
@@ -68,15 +73,3 @@ def clip(run: Run) -> Tensor:
         run.scaler.unscale_(run.optimizer)
     limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
     return torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit)
-
-
-def take_step(run: Run) -> bool:
-    """Move the weights; False where float16 overflowed and the optimizer stood still."""
-    run.saver.before_change()  # a checkpoint may still be copying the weights
-    if run.scaler is None:
-        run.optimizer.step()
-        return True
-    scale = run.scaler.get_scale()  # the loss scaler looks at its gradients on the host anyway
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    return run.scaler.get_scale() >= scale

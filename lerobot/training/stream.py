@@ -118,6 +118,11 @@ class StreamLoader:
         )
         return position.at(offset=0)
 
+    def item(self) -> Batch:
+        """A batch of one item; the order of frames stays as it is."""
+        self.dataset.set_epoch(self.start.epoch)
+        return next(iter(self.dataset.batches(1)))
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches; a thread stacks them ahead."""
         batches = self._batches()
@@ -149,6 +154,5 @@ class StreamLoader:
     def _one_more(self, batch: Batch | None) -> Batch:
         """A batch of one frame: of the last batch, or of the part where it went on at its very end."""
         if batch is None:
-            self.dataset.set_epoch(self.start.epoch)
-            batch = next(iter(self.dataset.batches(1)))
+            batch = self.item()
         return {name: values[:1] for name, values in batch.items()}

@@ -38,7 +38,7 @@ def validate(run: Run) -> Row:
 
     Every process enters, each looks at its part, and all get the same row.
     """
-    with run.untimed(), undisturbed_randomness(), torch.no_grad():
+    with run.untimed("validation"), undisturbed_randomness(), torch.no_grad():
         policy = run.evaluated_policy.eval()
         if run.held_out_totals is None:  # the same ones every time
             run.held_out_totals = _totals(run)
@@ -184,7 +184,7 @@ def evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
         for step, result in run.evaluator.done():
             yield row_of(run, step, result)
         if is_due:
-            with run.untimed():
+            with run.untimed("evaluation"):
                 policy = run.evaluated_policy
                 for step, result in run.evaluator.submit(run.step, policy, run.processors, stop=stop):
                     yield row_of(run, step, result)
@@ -207,7 +207,7 @@ def evaluate_here(run: Run) -> EvalResult:
     """Roll the policy out in this process."""
     assert run.cfg.env is not None
     how_many = run.cfg.eval.n_episodes
-    with run.untimed():
+    with run.untimed("evaluation"):
         return evaluate(
             run.evaluated_policy,
             run.processors,
@@ -219,7 +219,7 @@ def evaluate_here(run: Run) -> EvalResult:
 
 def row_of(run: Run, step: int, result: EvalResult) -> Row:
     """The row of an evaluation of the policy after `step` steps, which the report will show."""
-    run.last_evaluation = result
+    run.show_evaluation(result, step=step)
     overall = result.overall
     names = ("success_rate", "avg_sum_reward", "avg_max_reward")
     return {"step": step} | {f"eval/{name}": overall[name] for name in names}

@@ -260,11 +260,11 @@ def test_checkpoints_of_other_releases_are_continued(run, release):
 def test_parts_that_only_one_side_has_are_said_once(run, caplog):
     path = run / "checkpoints/000002/training_state/extra_state.json"
     extra = json.loads(path.read_text())
-    path.write_text(json.dumps(extra | {"patience": {"best": 1.0}, "curriculum": {}}))
+    path.write_text(json.dumps(extra | {"scaler": {"scale": 1.0}, "curriculum": {}}))
     (run / "checkpoints/000002/manifest.json").unlink()
     train([f"--resume={run}", "--steps=3"])
     said = [message for message in caplog.messages if "are not used" in message]
-    assert len(said) == 1 and "its curriculum, patience are not used" in said[0]
+    assert len(said) == 1 and "its curriculum, scaler are not used" in said[0]
 
 
 def test_a_meter_goes_on_to_the_bit():

@@ -15,7 +15,9 @@ from lerobot.distributed.world import World
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.training import step
+from lerobot.training.guard import Guard
 from lerobot.training.metrics import Meter
+from lerobot.training.stopwatch import Stopwatch
 
 ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 SIZE = 6
@@ -40,9 +42,12 @@ def tiny_run(world: World, **more):
         "ema": None,
         "curriculum": None,
         "blend": None,
+        "stopwatch": Stopwatch(world.device),
         "saver": SimpleNamespace(before_change=lambda: None),
     }
-    return SimpleNamespace(**(parts | more))
+    parts |= more
+    guard = Guard(optimizer, world=world, on_nan="stop", scaler=parts["scaler"])
+    return SimpleNamespace(**parts, guard=guard)
 
 
 def padded_batch() -> dict[str, torch.Tensor]:
