@@ -60,16 +60,16 @@ def line_chart(
         return ""
     every = np.concatenate([points for _, _, points in drawn])
     legend, below = _legend([(i, name) for i, name, _ in drawn], title) if len(lines) > 1 else ([], 0)
-    x_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
-    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP + below, is_log=is_log)
-    parts = [_text(title, LEFT, 14, kind="title", anchor="start", fill=INK), *legend]
+    x_axis = Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
+    y_axis = Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP + below, is_log=is_log)
+    parts = [label(title, LEFT, 14, kind="title", anchor="start", fill=INK), *legend]
     for value in y_axis.ticks:
         y = y_axis.place(value)
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line class="grid" stroke="{FAINT}" {ends}/>')
-        parts.append(_text(_number(value), LEFT - 6, y + 4, anchor="end"))
-    parts += [_text(_number(value), x_axis.place(value), HEIGHT - 18) for value in x_axis.ticks]
-    parts.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
+        parts.append(label(tick_text(value), LEFT - 6, y + 4, anchor="end"))
+    parts += [label(tick_text(value), x_axis.place(value), HEIGHT - 18) for value in x_axis.ticks]
+    parts.append(label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     for i, _, points in drawn:
         parts.append(_curve(i, [(x_axis.place(x), y_axis.place(y)) for x, y in points]))
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}"'
@@ -91,9 +91,10 @@ def interval_bar(rate: float, low: float, high: float) -> str:
     )
 
 
-def _text(
+def label(
     text: str, x: float, y: float, *, kind: str = "tick", anchor: str = "middle", fill: str = SOFT
 ) -> str:
+    """A text of the drawing; `anchor` says which part of it lies at x: start, middle or end."""
     font = f'font-family="sans-serif" font-size="{14 if kind == "title" else 12}"'
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text class="{kind}" fill="{fill}" {font} {place}>{html.escape(text)}</text>'
@@ -110,7 +111,7 @@ def _curve(i: int, places: Sequence[tuple[float, float]]) -> str:
     return f'<polyline class="line{number}" {look} points="{points}"/>'
 
 
-def _number(value: float) -> str:
+def tick_text(value: float) -> str:
     """A tick's label: '0.25', '20k', '1.5M', '1e-05'."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
@@ -126,14 +127,14 @@ def _legend(names: Sequence[tuple[int, str]], title: str) -> tuple[list[str], in
     parts = []
     for i, name in names:
         number, y = i % len(COLOURS), 14 if fits else 14 + LEGEND
-        parts.append(_text(name, x, y, kind=f"tick fill{number}", anchor="start", fill=COLOURS[number]))
+        parts.append(label(name, x, y, kind=f"tick fill{number}", anchor="start", fill=COLOURS[number]))
         x += LETTER * len(name) + 14
     return parts, 0 if fits else LEGEND
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Where values lie between two places of the drawing."""
+class Axis:
+    """Where values lie between two places of the drawing; made by `of`."""
 
     low: float
     high: float
@@ -142,7 +143,8 @@ class _Axis:
     is_log: bool = False  # low and high are then powers of ten
 
     @classmethod
-    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "_Axis":
+    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "Axis":
+        """The axis on which all values lie between the places `first` and `last`."""
         values = np.log10(values) if is_log else values
         low, high = float(values.min()), float(values.max())
         spread = (high - low) or abs(high) or 1.0
@@ -150,6 +152,7 @@ class _Axis:
         return cls(low - pad, high + pad, first, last, is_log)
 
     def place(self, value: float) -> float:
+        """Where a value lies, in SVG units."""
         value = math.log10(value) if self.is_log else value
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 

@@ -20,6 +20,7 @@ from lerobot.core.flags import parse
 
 CORE = ("torch", "numpy", "pyarrow", "av", "safetensors", "huggingface_hub", "gymnasium")
 EXTRAS = {"sim": "mujoco", "pusht": "gym-pusht", "wandb": "wandb", "trackio": "trackio"}
+EXTRAS |= {"tune": "optuna", "ray": "ray"}
 
 
 @dataclass(kw_only=True)
