@@ -125,7 +125,8 @@ class TrainingConsole:
             words.append(f"{readable_duration(float(row['eta_s']))} left")
         self._paragraph(words, gap="  ")
         if "advice" in row:
-            self._paragraph(["", *str(row["advice"]).split(" ")], gap=" ")
+            first, *rest = str(row["advice"]).split(" ")
+            self._paragraph([f"    {first}", *rest], gap=" ")
 
     def _paragraph(self, words: Iterable[str], *, gap: str) -> None:
         """Words on one line; on a terminal on as many as they need, indented."""
