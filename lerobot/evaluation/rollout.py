@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +35,9 @@ from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.processor.observation import VanillaObservationProcessorStep
 from lerobot.processor.rename import rename
+
+if TYPE_CHECKING:
+    import gymnasium
 
 logger = logging.getLogger(__name__)
 MAX_BATCH = 64
@@ -110,7 +112,7 @@ def evaluate(
     return EvalResult(group=env_config.type, task=text, episodes=results, eval_s=eval_s)
 
 
-def new_batch(envs: list[gymnasium.Env], first: int, seed: int | None) -> list[Episode]:
+def new_batch(envs: "list[gymnasium.Env]", first: int, seed: int | None) -> list[Episode]:
     """Episodes number `first` and following, one per environment."""
     return [
         Episode(env=env, index=i, seed=None if seed is None else seed + i)
@@ -189,7 +191,7 @@ def stack(observations: list[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def built(env_config: EnvConfig, count: int) -> Iterator[list[gymnasium.Env]]:
+def built(env_config: EnvConfig, count: int) -> "Iterator[list[gymnasium.Env]]":
     """So many environments, closed at the end."""
     envs: list[gymnasium.Env] = []
     try:
@@ -217,7 +219,7 @@ def half_precision(policy: PreTrainedPolicy) -> Any:
     return torch.autocast(policy.device.type) if policy.config.use_amp else nullcontext()
 
 
-def can_render(env: gymnasium.Env, seed: int | None) -> bool:
+def can_render(env: "gymnasium.Env", seed: int | None) -> bool:
     """Whether pictures for videos can be drawn; says why not."""
     env.reset(seed=seed)
     try:
@@ -228,7 +230,7 @@ def can_render(env: gymnasium.Env, seed: int | None) -> bool:
     return True
 
 
-def task_text(env: gymnasium.Env) -> str:
+def task_text(env: "gymnasium.Env") -> str:
     """What the environment calls its task, in words: `task_description`, else `task`, else nothing."""
     for name in ("task_description", "task"):
         if env.has_wrapper_attr(name):

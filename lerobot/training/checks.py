@@ -113,13 +113,15 @@ def check_publishing(cfg: TrainConfig) -> None:
 
 
 def check_tracking(cfg: TrainConfig) -> None:
-    """Fail now, not with half a run on disk, when Weights & Biases was asked for and is not installed.
+    """Fail now, not with half a run on disk, when a dashboard was asked for and is not installed.
 
     Raises:
         MissingExtraError: it is not.
     """
-    if cfg.wandb.enable:
+    if cfg.wandb.enable and cfg.wandb.mode != "disabled":
         require("wandb", extra="wandb")
+    if cfg.trackio.enable:
+        require("trackio", extra="trackio")
 
 
 def check_weights(weights: Mapping[str, Tensor], *, step: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
-from lerobot.evaluation.report import write_report
 from lerobot.training.checkpoint import EMA_FOLDER
 from lerobot.training.metrics import METRICS_FILE
+from lerobot.training.pruning import keep_best
 from lerobot.training.run import Run
 
 
@@ -17,20 +17,28 @@ def finish(run: Run) -> Path:
     last = run.last_checkpoint or run.output_dir
     if not run.world.is_main:
         return last
-    if run.patience is not None and run.has_stalled and not run.finished:
+    if run.cfg.keep_best and run.last_checkpoint is not None:
+        # Evaluations may have come in since the last save.
+        keep_best(run.last_checkpoint.parent, run.output_dir / METRICS_FILE, run.cfg.keep_best)
+    from lerobot.evaluation.report import write_report  # what only the end needs delays no start
+    from lerobot.training.story import tell
+
+    is_early = run.has_stalled and not run.finished
+    if is_early and run.patience is not None:
         run.console.say(f"Ended early after step {run.step}: {run.patience.reason()}.")
-    elif not run.finished:
-        _say_how_to_resume(run)
-        return last
     report = write_report(
         run.output_dir,
         evaluation=run.last_evaluation,
         metrics_file=run.output_dir / METRICS_FILE,
+        story=tell(run),
         config=encode(run.cfg),
     )
     if run.advisor.said is not None:
         run.console.say(f"speed       {run.advisor.said.advice}")
     run.console.say(f"report      {report}")
+    if not run.finished and not is_early:
+        _say_how_to_resume(run)
+        return last
     if run.last_checkpoint is not None:
         is_averaged = run.ema is not None and run.cfg.ema.use_for_eval
         folder = run.last_checkpoint / (EMA_FOLDER if is_averaged else keys.PRETRAINED_FOLDER)

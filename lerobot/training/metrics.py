@@ -117,3 +117,12 @@ def numbers(info: Mapping[str, Any]) -> dict[str, Tensor | float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found[name] = float(value)
     return found
+
+
+def grouped(row: Row) -> dict[str, float | int]:
+    """The numbers of a row by the names that dashboards group: `eval/...`, and `train/...` for all others."""
+    return {
+        name if name.startswith("eval/") else f"train/{name}": value
+        for name, value in row.items()
+        if isinstance(value, (int, float)) and name != "step"
+    }

@@ -6,6 +6,7 @@ TrainConfig --start--> dataset + policy + pipelines + optimizer (+ the checkpoin
 import dataclasses
 import math
 import random
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.evaluation.fit import fitting_names
+from lerobot.evaluation.result import EvalResult
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
@@ -53,9 +55,10 @@ from lerobot.training.processors import build_processors, prepare
 from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
 from lerobot.training.spread import for_this_world, spread
+from lerobot.training.startup import spare_compiler
 from lerobot.training.stopwatch import Stopwatch
 from lerobot.training.stream import StreamLoader
-from lerobot.training.tracking import Sink, open_sinks
+from lerobot.training.tracking import Tracker
 from lerobot.training.transfer import feed
 from lerobot.training.weighting import Weighting, build_weighting
 
@@ -89,12 +92,13 @@ class Run:
     weighting: Weighting | None = None
     blend: Blend | None = None  # of a mixture
     evaluator: Evaluator | None = None  # of the main process, where evaluations have processes of their own
-    sinks: list[Sink] = field(default_factory=list)
+    tracker: Tracker | None = None  # of the main process, once the run is open
     step: int = 0
     first_step: int = 0  # where this process began; later than 0 in a resumed run
     meter: Meter = field(default_factory=lambda: Meter(only_finite=True))
-    last_evaluation: Any = None
+    last_evaluation: EvalResult | None = None
     scaler: torch.amp.GradScaler | None = None
+    started_s: float = field(default_factory=time.perf_counter)
     stopwatch: Stopwatch = field(init=False)
     guard: Guard = field(init=False)
     advisor: Advisor = field(default_factory=Advisor)
@@ -177,14 +181,20 @@ class Run:
         return self.stopwatch.untimed(name)
 
     def log(self, row: Row) -> None:
-        """Write one row of metrics to every sink."""
+        """Write one row of metrics everywhere."""
         row = {"step": self.step, **row}
         if self.patience is not None:
             self.patience.see(row)
-        if self.world.is_main:
-            for sink in self.sinks:
-                sink.write(row)
+        if self.tracker is not None:
+            self.tracker.write(row)
             self.console.row(row)
+
+    def show_evaluation(self, result: EvalResult, *, step: int | None = None) -> None:
+        """Keep an evaluation for the report, and show one of its videos on the dashboards."""
+        self.last_evaluation = result
+        video = next((episode.video for episode in result.episodes if episode.video is not None), None)
+        if self.tracker is not None and video is not None:
+            self.tracker.video(video, step=self.step if step is None else step)
 
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
@@ -195,7 +205,7 @@ class Run:
             self.curriculum.begin(first_step=self.step, steps=self.cfg.steps, num_micro=micro)
         if self.world.is_main:
             make_output_dir(self.output_dir)
-            self.sinks = open_sinks(self.cfg, self.output_dir, resume_step=self.step)
+            self.tracker = Tracker(self.cfg, self.output_dir, resume_step=self.step)
             if self.cfg.env is not None and self.cfg.eval_freq and self.cfg.eval_workers:
                 resumed = self.step if self.cfg.resume else None
                 self.evaluator = Evaluator(
@@ -211,8 +221,8 @@ class Run:
         """Flush and release what was opened."""
         if self.evaluator is not None:
             self.evaluator.close()
-        for sink in self.sinks:
-            sink.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
 
 def remembered(batches: Iterator[Batch], kept: deque[Batch]) -> Iterator[Batch]:
@@ -253,6 +263,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         policy.enable_grad_checkpointing()
     add_adapters(policy, cfg)
     freeze(policy, cfg.freeze)
+    spare_compiler(is_compiled=bool(cfg.compile))
     model = spread(cfg, policy, world)  # before the optimizer: shards are parameters of their own
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None

@@ -19,9 +19,9 @@ class WandBConfig:
     project: str = "lerobot"  # project name
     entity: str | None = None  # user or team
     notes: str | None = None  # free text shown with the run
-    run_id: str | None = None  # id of the run to continue
-    mode: Literal["online", "offline", "disabled"] | None = None  # online, offline or disabled
-    add_tags: bool = True  # tag the run with policy, dataset, seed
+    run_id: str | None = None  # id of the run to continue; a resumed run finds its own
+    mode: Literal["online", "offline", "disabled"] | None = None  # offline: upload later with `wandb sync`
+    add_tags: bool = True  # tag the run with policy, seed, dataset, environment
     tags: list[str] | None = extra(None)  # further tags
 
 
@@ -32,6 +32,7 @@ class TrackioConfig:
     enable: bool = False  # send metrics to Trackio
     project: str = "lerobot"  # project name
     space_id: str | None = None  # Hugging Face Space that shows the dashboard; null keeps it on this machine
+    run_name: str | None = None  # name of the run there, by which it is continued; null is job_name and time
 
 
 @dataclass(kw_only=True)

@@ -110,6 +110,8 @@ def save_checkpoint(run: Run) -> None:
         best = (
             keep_best(folder.parent, run.output_dir / METRICS_FILE, cfg.keep_best) if cfg.keep_best else None
         )
+        if run.tracker is not None:
+            run.tracker.checkpoint(folder)
         if cfg.keep_last is not None:
             prune(folder.parent, keep_last=cfg.keep_last, keep={best} if best else set())
         return folder

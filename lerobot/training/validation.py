@@ -225,7 +225,7 @@ def evaluate_here(run: Run) -> EvalResult:
 
 def row_of(run: Run, step: int, result: EvalResult) -> Row:
     """The row of an evaluation of the policy after `step` steps, which the report will show."""
-    run.last_evaluation = result
+    run.show_evaluation(result, step=step)
     overall = result.overall
     names = ("success_rate", "avg_sum_reward", "avg_max_reward")
     return {"step": step} | {f"eval/{name}": overall[name] for name in names}

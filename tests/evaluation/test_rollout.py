@@ -1,6 +1,7 @@
 """Every episode runs once, its result is its own, and what does not fit or fails is said."""
 
 import dataclasses
+import importlib
 import io
 
 import av
@@ -240,7 +241,8 @@ def test_progress_is_plain_lines_in_a_file(capsys):
 @pytest.mark.parametrize("is_given", [True, False])
 def test_progress_is_a_bar_on_a_terminal_unless_another_bar_may_live_there(is_given, monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
-    monkeypatch.setattr("lerobot.evaluation.progress.Console", lambda **how: terminal)
+    importlib.import_module("rich.progress")  # so that only what is made here is the terminal
+    monkeypatch.setattr("rich.console.Console", lambda **how: terminal)
     run(progress=EpisodeProgress(5, title="evaluating", console=terminal if is_given else None))
     shown = terminal.file.getvalue()
     assert ("━" in shown) is not is_given and "of 5 succeeded" in shown

@@ -17,6 +17,7 @@ from lerobot.scripts.lerobot_train import train
 from lerobot.training.curriculum import stage_name, stage_of
 from lerobot.training.sections import CurriculumConfig
 from tests.guides.blocks import block
+from tests.guides.conftest import SMALL
 
 
 @pytest.fixture
@@ -94,6 +95,34 @@ def test_a_frame_has_a_nested_view_and_meta_knows_where_episodes_lie(at_home):
     rows = [dataset.meta.episodes[i] for i in range(2)]
     assert [(row["dataset_from_index"], row["dataset_to_index"]) for row in rows] == [(0, 12), (12, 24)]
     assert dataset.meta.stats["action"]["mean"].shape == (6,) and len(dataset.meta.tasks) == 1
+
+
+@pytest.mark.slow
+def test_the_search_with_our_training_in_its_gap(at_home):
+    """The block says `# ... training code ...` where it trains, and leaves the loss to the reader."""
+    pytest.importorskip("optuna")
+    runs = []
+
+    def losses(learning_rate, batch_size, chunk_size):
+        words = ["--dataset.repo_id=me/your_dataset", "--dataset.eval_split=0.5", "--policy.type=act", *SMALL]
+        words += ["--eval_steps=1", "--policy.device=cpu", f"--output_dir=outputs/search/{len(runs)}"]
+        words += [f"--policy.optimizer_lr={learning_rate}", f"--batch_size={batch_size}"]
+        checkpoint = train([*words, f"--policy.chunk_size={chunk_size}"])
+        runs.append((checkpoint, chunk_size))
+        lines = (checkpoint.parents[1] / "metrics.jsonl").read_text().splitlines()
+        return [row["eval/loss"] for row in map(json.loads, lines) if "eval/loss" in row]
+
+    code = block("search").replace("n_trials=50", "n_trials=2")
+    gap = "# ... training code ..."
+    assert code.count(gap) == 1
+    names: dict = {"losses": losses}
+    exec(code.replace(gap, "validation_loss = losses(learning_rate, batch_size, chunk_size)[-1]"), names)
+    study = names["study"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 and study.best_value > 0
+    for (checkpoint, chunk_size), trial in zip(runs, study.trials, strict=True):
+        config = json.loads((checkpoint / "pretrained_model/config.json").read_text())
+        assert config["chunk_size"] == chunk_size == trial.params["chunk_size"]
+        assert config["optimizer_lr"] == trial.params["learning_rate"]
 
 
 def test_freezing_the_backbone():

@@ -200,7 +200,7 @@ def test_a_run_says_what_it_drew_from(flags, graded, tmp_path, capsys):
     assert [row["curriculum/difficulty"] for row in rows[::4]] == [5.5, 6.5, 7.5]
     assert rows[0]["curriculum/frames_share"] == pytest.approx(1 / 3)
     said = capsys.readouterr().err
-    assert "33% until step 3, 67% until step 7, then all" in said
+    assert "33% until step 3, 67% until step 7, then all" in " ".join(said.split())
     lines = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("curriculum  ")]
     assert lines[0] == "easy: the easiest 33% of the episodes until step 3"
     assert lines[1:] == ["medium: the easiest 67% of the episodes until step 7", "hard: all episodes"]

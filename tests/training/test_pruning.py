@@ -11,7 +11,7 @@ from lerobot.core.errors import ConfigError
 from lerobot.core.files import reading
 from lerobot.policies.locate import locate
 from lerobot.scripts.train import train
-from lerobot.training import checkpoint
+from lerobot.training import checkpoint, loop
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.pruning import find_best, keep_best, prune
 
@@ -117,6 +117,16 @@ def test_pointer_files_serve_where_links_do_not(made, tmp_path, monkeypatch):
 def test_what_cannot_be_kept_is_refused(flags, tmp_path, flag, words):
     with pytest.raises(ConfigError, match=words):
         train(flags(tmp_path / "run", flag))
+
+
+def test_what_was_measured_after_the_last_save_counts_too(flags, tmp_path, monkeypatch):
+    late = [{"step": 4, "eval/success_rate": 0.9}, {"step": 6, "eval/success_rate": 0.5}]
+    monkeypatch.setattr(loop, "last_evaluations", lambda run, stop: late)
+    last = train(flags(tmp_path / "run", "--save_freq=2", "--keep_best=l1_loss"))
+    assert (last.parent / "best").exists()
+    monkeypatch.setattr("lerobot.training.config.check_keeping", lambda cfg: None)  # it has no simulation
+    last = train(flags(tmp_path / "other", "--save_freq=2", "--keep_best=eval/success_rate"))
+    assert (last.parent / "best").resolve().name == "000004"
 
 
 def test_a_run_keeps_what_was_asked_for(flags, tmp_path):
