@@ -119,8 +119,9 @@ class TrainingConsole:
         if "eta_s" in row:
             self.ends_s = time.perf_counter() + float(row["eta_s"])
         words = [f"step {step}/{self.last_step}"]
-        shown = [(label, f"{row[key]:{form}}") for key, label, form in SHOWN if key in row]
-        words += [f"{label} {text}" for label, text in shown if text != "0%"]
+        shown = [(key, label, f"{row[key]:{form}}") for key, label, form in SHOWN if key in row]
+        is_nothing = {key: key.endswith("_share") and text == "0%" for key, _, text in shown}
+        words += [f"{label} {text}" for key, label, text in shown if not is_nothing[key]]
         if self.bar is None and "eta_s" in row:
             words.append(f"{readable_duration(float(row['eta_s']))} left")
         self._paragraph(words, gap="  ")

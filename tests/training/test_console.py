@@ -62,14 +62,15 @@ def test_a_file_gets_plain_lines_with_the_time_left(capsys):
             console.advance(step)
         console.row(ROW | {"step": 10, "data_share": 0.05, "eta_s": 185.0, "advice": "data-bound: do that"})
         console.row({"step": 10, "eval/loss": 0.3})
+        console.row({"step": 10, "eval/success_rate": 0.0, "transfer_share": 0.001})
     said = capsys.readouterr().err
     assert "\x1b" not in said and "━" not in said
-    first, advice, second = said.splitlines()
+    first, advice, second, third = said.splitlines()
     assert first.startswith("step 10/100  epoch 1.50  loss 0.2500  l1 0.1000  grad 3.00  lr 1.0e-05")
     assert (
         first.endswith("  waiting for data 5%  3 min 05 s left") and advice.strip() == "data-bound: do that"
     )
-    assert second == "step 10/100  validation loss 0.3000"
+    assert second == "step 10/100  validation loss 0.3000" and third == "step 10/100  success 0%"
 
 
 def test_a_terminal_gets_one_bar_with_loss_speed_and_time(terminal):
