@@ -1,9 +1,17 @@
 """Several processes train together: each frame counts once, steps are those of one with the large batch."""
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +24,7 @@ from lerobot.core.errors import LostConnectionError
 from lerobot.core.flags import parse
 from lerobot.distributed.world import joined
 from lerobot.scripts.convert_dcp import convert_dcp
-from lerobot.scripts.train import train
+from lerobot.scripts.train import main, train
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import Run, start
@@ -24,7 +32,7 @@ from lerobot.training.shards import acting_policy
 from lerobot.training.step import update
 from lerobot.training.transfer import to_device
 from lerobot.training.validation import evaluate_here, validation_loss
-from tests.fakes.processes import together
+from tests.fakes.processes import server, together
 from tests.fakes.walk import WalkConfig, Walker, pipelines
 from tests.training.conftest import TINY_ACT, make_dataset
 
@@ -216,6 +224,48 @@ def test_a_process_that_is_gone_ends_the_others(odd_flags, tmp_path, parallelism
     )
     first, second = together(2, lose_one, words)
     assert second == "gone" and "lost the connection to another process" in first
+
+
+def command(words: list[str], said: Path) -> None:
+    """A process of its own in which a person types lerobot-train."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    sys.argv = ["lerobot-train", *words]
+    main()
+
+
+def typed(words: list[str], run: Path, said: Path, *, rows_before: int = 0) -> Any:
+    """The process of that command, once its run has taken a step."""
+    process = server().Process(target=command, args=(words, said))
+    process.start()
+    deadline = time.monotonic() + 90
+    while len(read_metrics(run / METRICS_FILE)) <= rows_before:
+        assert time.monotonic() < deadline and process.is_alive(), said.read_text()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="no pgrep to find a process's children with")
+def test_the_command_starts_stops_and_mourns_its_processes(odd_flags, tmp_path):
+    run, said = tmp_path / "run", tmp_path / "said"
+    words = odd_flags(run, "--batch_size=4", "--steps=100000", "--num_processes=2")
+    process = typed(words, run, said)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    text = said.read_text()
+    assert process.exitcode == 0, text
+    assert text.count("Stopping after this step") == text.count("--resume=true") == 1
+    assert text.count("8 frames a step") == 1 and "error" not in text
+    step = json.loads((run / "checkpoints/last/training_state/training_step.json").read_text())
+    assert step == {"step": step["step"], "num_processes": 2, "batch_size": 4}
+
+    again = [f"--resume={run}", "--num_processes=2"]
+    process = typed(again, run, tmp_path / "again", rows_before=step["step"])
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(max(map(int, found.stdout.split())), signal.SIGKILL)
+    process.join(45)
+    text = (tmp_path / "again").read_text()
+    assert process.exitcode == 1, text
+    assert text.count("error:") == 1 and "ended by SIGKILL" in text and "Traceback" not in text
 
 
 def act_in_shards(words: list[str]) -> list:
