@@ -55,6 +55,10 @@ class TrainingError(LeRobotError):
     """A run cannot go on: its loss is no longer a number, or its state cannot be saved."""
 
 
+class LostConnectionError(LeRobotError):
+    """Another process of the run does not answer: it ended before, and said why, or was stopped."""
+
+
 class EnvironmentSetupError(LeRobotError):
     """A simulated environment or its renderer cannot start on this machine."""
 

@@ -57,6 +57,8 @@ def evaluate(
     rename_map: Mapping[str, str] | None = None,
     task: str | None = None,
     progress: EpisodeProgress | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> EvalResult:
     """The results of `n_episodes` episodes; episode i is reset with `seed` + i.
 
@@ -70,6 +72,8 @@ def evaluate(
         rename_map: environment's feature name -> policy's.
         task: task text for the policy instead of the environment's own.
         progress: is told of every episode; by default one that shows itself.
+        rank, num_ranks: of several processes that share the episodes each runs whole batches, and gets their
+            results alone, which are those that one process gets with the same `batch_size`.
 
     Raises:
         FeatureMismatchError: environment and policy do not fit; raised before the first step.
@@ -80,14 +84,16 @@ def evaluate(
         raise ValueError(f"n_episodes={n_episodes}: expected at least 1.")
     names = fitting_names(policy.config, env_config, processors[0], rename_map=rename_map or {})
     started_s = time.perf_counter()
-    size = min(batch_size or automatic_batch_size(), n_episodes)
+    size = min(batch_size or min(automatic_batch_size(), -(-n_episodes // num_ranks)), n_episodes)
     results: list[EpisodeResult] = []
+    if rank * size >= n_episodes:  # other processes do all of it
+        return EvalResult(group=env_config.type, task=task or "", episodes=results, eval_s=0.0)
     with built(env_config, size) as envs, undisturbed_randomness():
         text = task if task is not None else task_text(envs[0])
         actor = Actor(policy=policy, processors=processors, names=names, task=text)
         is_filmed = video_folder is not None and max_videos > 0 and can_render(envs[0], seed)
         with progress or EpisodeProgress(n_episodes, title="evaluating") as shown:
-            for first in range(0, n_episodes, size):
+            for first in range(rank * size, n_episodes, num_ranks * size):
                 batch = new_batch(envs[: n_episodes - first], first, seed)
                 for episode in batch[: max(0, max_videos - first)] if is_filmed else ():
                     path = Path(

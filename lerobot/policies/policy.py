@@ -49,7 +49,8 @@ class PreTrainedPolicy(nn.Module):
     new one begins with weights from elsewhere, which `initial_weights=False` in `__init__` leaves out because
     a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
     alone does not; `adapter_targets`, which layers `--peft` adapts unless it is told: the ends of their
-    names, or a regex over whole names.
+    names, or a regex over whole names; `has_static_graph`, whether the loss reaches the same parameters at
+    every step.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
@@ -57,6 +58,7 @@ class PreTrainedPolicy(nn.Module):
     has_initial_weights: ClassVar[bool] = False
     has_item_losses: ClassVar[bool] = True
     adapter_targets: ClassVar[list[str] | str | None] = None
+    has_static_graph: ClassVar[bool] = False
 
     def __init_subclass__(cls, **how: Any) -> None:
         super().__init_subclass__(**how)

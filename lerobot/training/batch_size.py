@@ -8,7 +8,6 @@ Finding it moves no random numbers, no weights and no buffers; several processes
 import gc
 import logging
 import math
-from dataclasses import replace
 
 import torch
 from torch.func import functional_call
@@ -16,6 +15,7 @@ from torch.func import functional_call
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.evaluation.rollout import undisturbed_randomness
 from lerobot.training.capacity import is_shortage, readable_bytes
+from lerobot.training.global_batch import with_size
 from lerobot.training.memory import Activations, Estimate, repeated
 from lerobot.training.preflight import batch_bytes, estimate, measured, prepared_item
 from lerobot.training.run import Run, with_steps
@@ -32,8 +32,7 @@ def choose_batch_size(run: Run) -> None:
     if not run.cfg.auto_batch_size:
         return
     size = fitting_size(run)
-    count = size * run.world.size if run.cfg.batch_size_is == "global" else size
-    cfg = replace(run.cfg, batch_size=count, auto_batch_size=False)
+    cfg = with_size(run.cfg, size, num_processes=run.world.size)
     epoch = {"frames_per_epoch": run.loader.frames_per_epoch, "num_ranks": run.world.size}
     run.cfg = with_steps(cfg, **epoch)
     run.loader.batch_size = size

@@ -22,7 +22,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.training import origin
-from lerobot.training.contradictions import check_keeping, check_objective
+from lerobot.training.contradictions import check_keeping, check_objective, check_processes
 from lerobot.training.releases import from_other_releases, with_weighting_section
 from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
@@ -94,7 +94,10 @@ class TrainConfig:
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
     auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: take the largest that fits
-    batch_size_is: Literal["per_process", "global"] = extra("per_process")  # what batch_size counts
+    batch_size_is: Literal["per_process", "global"] = extra(
+        "per_process"
+    )  # what batch_size counts; global is all frames of a step, of all processes and micro-batches
+    global_batch_size: int | None = extra(None)  # set by batch_size_is=global: frames of a whole step
     num_processes: int | None = extra(None)  # processes on this machine; null is one per visible GPU
     parallelism: Literal["ddp", "fsdp"] = extra("ddp")  # whole copies of the policy, or one in shards
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = extra(False)  # torch.compile
@@ -150,6 +153,7 @@ class TrainConfig:
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
         check_objective(self)
+        check_processes(self)
         check_keeping(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
@@ -204,6 +208,9 @@ def complete(file: Tree, flags: Tree) -> Tree:
         if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
             file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
     tree = merge(file, flags)
+    whole = tree.pop("global_batch_size", None)
+    if whole and "batch_size" not in flags:  # of a run whose steps stay as large with other processes
+        tree |= {"batch_size": whole, "batch_size_is": "global"}
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
     if str(tree.get("batch_size", "")).strip().lower() == "auto":

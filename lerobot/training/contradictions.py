@@ -20,6 +20,24 @@ def check_objective(cfg: "TrainConfig") -> None:
         raise ConfigError(message)
 
 
+def check_processes(cfg: "TrainConfig") -> None:
+    """Check how many processes train together, and how.
+
+    Raises:
+        ConfigError: the message says what to type.
+    """
+    if cfg.num_processes is not None and cfg.num_processes < 1:
+        raise ConfigError(f"--num_processes={cfg.num_processes}: expected at least 1.")
+    if cfg.parallelism != "fsdp":
+        return
+    if cfg.mixed_precision == "fp16":
+        raise ConfigError("--parallelism=fsdp computes in bf16 or float32. Type: --mixed_precision=bf16")
+    if cfg.peft is not None:
+        raise ConfigError("--peft trains few weights, which need no shards: leave out --parallelism=fsdp.")
+    if cfg.auto_batch_size:
+        raise ConfigError("--batch_size=auto does not know shards: give a number with --parallelism=fsdp.")
+
+
 def check_keeping(cfg: "TrainConfig") -> None:
     """Check which checkpoints are kept.
 

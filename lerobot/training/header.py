@@ -4,6 +4,7 @@ import torch
 
 from lerobot.datasets.sampler import MixtureSampler
 from lerobot.datasets.streaming import StreamingLeRobotDataset
+from lerobot.distributed.shard import is_sharded
 from lerobot.training.console import readable_count
 from lerobot.training.precision import half_precision
 from lerobot.training.preflight import memory_rows
@@ -26,11 +27,11 @@ def header(run: Run) -> dict[str, str]:
         "device": _device(run),
         **memory_rows(run),
         "batch": _batch(run),
+        "processes": _processes(run),
         "optimizer": _optimizer(run),
         "steps": _steps(run),
         "evaluation": _evaluation(run),
         "checkpoints": _checkpoints(run),
-        **memory_rows(run),
         "folder": str(run.output_dir),
         "metrics": ", ".join(run.tracker.places) if run.tracker is not None else "",
     }
@@ -46,6 +47,14 @@ def _data(run: Run) -> str:
     held_out = run.held_out
     count = held_out.num_frames if isinstance(held_out, StreamingLeRobotDataset) else len(held_out or ())
     return f"{text}; {count:,} frames held out" if count else text
+
+
+def _processes(run: Run) -> str:
+    """How several processes train one policy."""
+    if run.world.size == 1:
+        return ""
+    how = "one policy in shards (fsdp)" if is_sharded(run.policy) else "each with a copy of the policy (ddp)"
+    return f"{run.world.size}, {how}"
 
 
 def _mixture(run: Run) -> dict[str, str]:
@@ -97,7 +106,7 @@ def _batch(run: Run) -> str:
     if len(factors) > 1:
         text += f" = {' × '.join(factors)}"
     if processes > 1:
-        text += f"; --batch_size is {run.cfg.batch_size_is.replace('_', ' ')}"
+        text += f"; --batch_size is {'per process' if run.cfg.global_batch_size is None else 'global'}"
     return text
 
 

@@ -3,6 +3,7 @@
 batch -> forward -> backward -> clip -> step -> schedule;  log, validate, evaluate, save where they are due
 """
 
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lerobot.core.command import LAUNCHED
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
 from lerobot.training.batch_size import choose_batch_size
@@ -79,7 +81,8 @@ def stop_requests() -> Iterator[threading.Event]:
         if not stop.is_set():
             stop.set()
             asked_s = time.monotonic()
-            sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+            if LAUNCHED not in os.environ:  # else the launcher has said it
+                sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
         elif number == signal.SIGINT and time.monotonic() - asked_s > ECHO_S:
             raise KeyboardInterrupt
 

@@ -28,6 +28,7 @@ from lerobot.training.data import Batch
 from lerobot.training.guard import Evidence
 from lerobot.training.precision import half_precision
 from lerobot.training.run import Run
+from lerobot.training.shards import whole_weights
 from lerobot.training.transfer import to_device
 
 logger = logging.getLogger(__name__)
@@ -121,8 +122,9 @@ def save_evidence(run: Run, bad: Evidence, *, with_weights: bool) -> tuple[Path,
         texts.append({key: value for key, value in batch.items() if _is_texts(value)})
         causes += _causes(values, numbers)
     weights = folder / f"step_{bad.step:06d}"
+    whole = whole_weights(run) if with_weights else {}
     if with_weights and run.world.is_main:
-        run.policy.save_pretrained(weights)
+        run.policy.save_pretrained(weights, weights=whole)
     save_file(tensors, folder / f"{name}.safetensors")
     dtype = half_precision(run.cfg, run.world.device)
     write_json(

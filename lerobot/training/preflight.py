@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lerobot.distributed.shard import is_sharded
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.training.capacity import free_bytes, is_shortage, readable_bytes, used_bytes
 from lerobot.training.config import TrainConfig
@@ -43,7 +44,12 @@ class Remedy:
 
 
 def memory_rows(run: Run) -> dict[str, str]:
-    """Lines of the header: what the run takes of its device, and what to do if that is more than there is."""
+    """Lines of the header: what the run takes of its device, and what to do if that is more than there is.
+
+    Nothing of a policy in shards, of which a process holds a part, and while it computes some of the rest.
+    """
+    if is_sharded(run.policy):
+        return {}
     found = preflight(run)
     rows = {"memory": str(found)}
     if not found.fits:
@@ -106,7 +112,9 @@ def measured(run: Run) -> Activations:
 
 
 def measured_if_there_is_room(run: Run) -> Activations | None:
-    """The same, or None where there is no memory left even to measure."""
+    """The same, or None where there is no memory left even to measure, and of a policy in shards."""
+    if is_sharded(run.policy):  # a pass takes all processes
+        return None
     try:
         return measured(run)
     except (MemoryError, RuntimeError, OSError) as error:

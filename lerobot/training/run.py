@@ -54,6 +54,7 @@ from lerobot.training.precision import autocast, choose_kernels, half_precision
 from lerobot.training.processors import build_processors, prepare
 from lerobot.training.saver import Saver
 from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.spread import for_this_world, spread
 from lerobot.training.startup import spare_compiler
 from lerobot.training.stopwatch import Stopwatch
 from lerobot.training.stream import StreamLoader
@@ -198,6 +199,7 @@ class Run:
     def open(self) -> None:
         """Begin at `step`: open the places that metrics go to."""
         self.first_step = self.console.first_step = self.step
+        self.output_dir = self.world.gather(self.output_dir)[0]  # its name may hold the time
         if self.curriculum is not None:
             micro = self.cfg.gradient_accumulation_steps
             self.curriculum.begin(first_step=self.step, steps=self.cfg.steps, num_micro=micro)
@@ -236,6 +238,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     Raises:
         UserError: data, policy, checkpoint or flags do not fit each other; nothing was written then.
     """
+    cfg = for_this_world(cfg, world)
     assert cfg.policy is not None
     output_dir = choose_output_dir(cfg)
     if cfg.policy.repo_id is None:
@@ -261,6 +264,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
     add_adapters(policy, cfg)
     freeze(policy, cfg.freeze)
     spare_compiler(is_compiled=bool(cfg.compile))
+    model = spread(cfg, policy, world)  # before the optimizer: shards are parameters of their own
     optimizer, grad_clip_norm = build_optimizer(cfg, policy)
     scheduler = cfg.scheduler.build(optimizer, cfg.steps) if cfg.scheduler else None
     return Run(
@@ -271,7 +275,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         policy=policy,
         processors=processors,
         other_processors=others,
-        model=world.wrap(policy),
+        model=model,
         optimizer=optimizer,
         scheduler=scheduler,
         grad_clip_norm=grad_clip_norm,

@@ -31,6 +31,7 @@ from lerobot.training.nan import settle
 from lerobot.training.processors import save_per_dataset
 from lerobot.training.pruning import keep_best, prune
 from lerobot.training.run import Run, build_optimizer
+from lerobot.training.shards import move_shards, restore_optimizer, whole_weights, write_shards
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +66,13 @@ def save_checkpoint(run: Run) -> None:
     """
     settle(run)
     rng, meters = run.world.gather(take_rng()), run.world.gather(run.meter.state_dict())
+    shards, saved = write_shards(run), whole_weights(run)
     parts = {name: deepcopy(part.state_dict()) for name, part in parts_of(run).items()}  # some add up
     if not run.world.is_main:
         return
     cfg, step, policy = run.cfg, run.step, run.policy
     tree = run.optimizer.state_dict()
-    tensors, steady = _tensors(run, tree)
+    tensors, steady = _tensors(run, saved, optimizer={} if shards else tree["state"])
     snapshot = run.saver.take(tensors, steady=steady)
     groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
@@ -79,8 +81,13 @@ def save_checkpoint(run: Run) -> None:
     # A stored config that says "resume" would do so whenever it is read.
     config = encode(replace(cfg, resume=False, checkpoint_path=None))
 
+    def write_more(part: Path) -> None:
+        save_per_dataset(cfg, [run.processors, *run.other_processors], part)
+        move_shards(shards, part)
+
     def write() -> Path:
         weights = _part(snapshot.tensors, WEIGHTS)
+        state = {"state": nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}
         average = _part(snapshot.tensors, AVERAGE)
         check_weights(weights, step=step)
         folder = checkpoint.save(
@@ -94,10 +101,10 @@ def save_checkpoint(run: Run) -> None:
             preprocessor=run.processors[0],
             postprocessor=run.processors[1],
             ema_policy=_PolicyThen(policy, average) if average else None,
-            optimizer=_Then({"state": nested(_part(snapshot.tensors, OPTIMIZER)), "param_groups": groups}),
+            optimizer=_Then(state) if shards is None else None,
             scheduler=_Then(scheduler) if scheduler is not None else None,
             rng=rng,
-            write_more=lambda part: save_per_dataset(cfg, [run.processors, *run.other_processors], part),
+            write_more=write_more,
             extra=extra,
         )
         best = (
@@ -112,11 +119,13 @@ def save_checkpoint(run: Run) -> None:
     run.saver.start(write, snapshot)
 
 
-def _tensors(run: Run, optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
+def _tensors(
+    run: Run, policy: Mapping[str, Tensor], *, optimizer: Mapping[int, Any]
+) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors of a checkpoint by name, and which of them change only after the optimizer's step."""
-    weights = {WEIGHTS + name: value for name, value in run.policy.saved_weights().items()}
+    weights = {WEIGHTS + name: value for name, value in policy.items()}
     average = {AVERAGE + name: value for name, value in run.ema.weights.items()} if run.ema else {}
-    state = {OPTIMIZER + name: value for name, value in flat(optimizer["state"]).items()}
+    state = {OPTIMIZER + name: value for name, value in flat(optimizer).items()}
     buffers = {WEIGHTS + name for name, _ in run.policy.named_buffers()}
     return weights | average | state, (weights.keys() - buffers) | average.keys() | state.keys()
 
@@ -158,7 +167,8 @@ def restore_state(run: Run) -> None:
     """
     assert run.cfg.checkpoint_path is not None
     folder = Path(run.cfg.checkpoint_path)
-    progress = checkpoint.load(folder, optimizer=run.optimizer, scheduler=run.scheduler, rank=run.world.rank)
+    progress = checkpoint.load(folder, scheduler=run.scheduler, rank=run.world.rank)
+    restore_optimizer(run, folder)
     if progress.step >= run.cfg.steps:
         raise ConfigError(
             f"{folder} has taken all its {progress.step} steps. "
@@ -166,6 +176,10 @@ def restore_state(run: Run) -> None:
         )
     apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
     restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
+    before, now = progress.num_processes or run.world.size, run.world.size
+    if now > before:
+        which = f"rank {before}" if now == before + 1 else f"ranks {before} to {now - 1}"
+        logger.warning("%s has no random state of %s: they keep their own.", folder, which)
     run.step, run.saver.last = progress.step, folder
     # The weights came from this very run: what is stored is where it began.
     stored = read_json(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE, dict)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lerobot.distributed.gather import whole
 from lerobot.training.data import Batch
 from lerobot.training.metrics import numbers
 from lerobot.training.nan import step_if_finite
@@ -72,4 +73,4 @@ def clip(run: Run) -> Tensor:
     if run.scaler:
         run.scaler.unscale_(run.optimizer)
     limit = run.grad_clip_norm if run.grad_clip_norm > 0 else float("inf")
-    return torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit)
+    return whole(torch.nn.utils.clip_grad_norm_(run.policy.parameters(), limit))

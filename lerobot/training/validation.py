@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from lerobot.training.data import Batch
 from lerobot.training.evaluator import arguments
 from lerobot.training.metrics import Row
 from lerobot.training.run import Run
+from lerobot.training.shards import acting_policy
 from lerobot.training.transfer import feed
 
 MAX_TASKS = 20  # more tasks than that have no losses of their own
@@ -177,21 +179,20 @@ def read_ahead(
 def evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
     """Rows of evaluations in `cfg.env` that are done; begins one where it is due.
 
-    With `--eval_workers=0` that is the one of now, and the main process rolls it out while the others wait.
+    With `--eval_workers=0` that is the one of now, whose episodes the processes share.
     """
     is_due = run.cfg.env is not None and run.due(run.cfg.eval_freq)
+    if is_due and run.cfg.eval_workers:
+        policy = acting_policy(run)  # every process enters: it may be in shards
     if run.evaluator is not None:
         for step, result in run.evaluator.done():
             yield row_of(run, step, result)
         if is_due:
             with run.untimed("evaluation"):
-                policy = run.evaluated_policy
                 for step, result in run.evaluator.submit(run.step, policy, run.processors, stop=stop):
                     yield row_of(run, step, result)
     elif is_due and run.cfg.eval_workers == 0:
-        if run.world.is_main:
-            yield row_of(run, run.step, evaluate_here(run))
-        run.world.wait()
+        yield row_of(run, run.step, evaluate_here(run))
 
 
 def last_evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
@@ -204,17 +205,22 @@ def last_evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
 
 
 def evaluate_here(run: Run) -> EvalResult:
-    """Roll the policy out in this process."""
+    """What the policy does in `cfg.env`; every process enters, runs its share of episodes, and gets all."""
     assert run.cfg.env is not None
-    how_many = run.cfg.eval.n_episodes
+    world, how_many = run.world, math.ceil(run.cfg.eval.n_episodes / run.world.size)
     with run.untimed("evaluation"):
-        return evaluate(
-            run.evaluated_policy,
+        part = evaluate(
+            acting_policy(run),
             run.processors,
             run.cfg.env,
             **vars(arguments(run.cfg, run.output_dir, run.step)),
             progress=EpisodeProgress(how_many, title="evaluating", console=run.console.console),
+            rank=world.rank,
+            num_ranks=world.size,
         )
+        parts = world.gather(part)
+    episodes = sorted((one for part in parts for one in part.episodes), key=lambda one: one.index)
+    return replace(parts[0], episodes=episodes, eval_s=max(part.eval_s for part in parts))
 
 
 def row_of(run: Run, step: int, result: EvalResult) -> Row:

@@ -49,7 +49,10 @@ class Weighting:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the weight of each item."""
-        return type(batch)(batch | {keys.LOSS_WEIGHT: self.table[batch[keys.INDEX]]})
+        weight = self.table[batch[keys.INDEX]]
+        if keys.LOSS_WEIGHT in batch:  # 0 in a filler, which counts nothing
+            weight = weight * batch[keys.LOSS_WEIGHT]
+        return type(batch)(batch | {keys.LOSS_WEIGHT: weight})
 
     @staticmethod
     def numbers(batch: Batch) -> dict[str, Tensor]:

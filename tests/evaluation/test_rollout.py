@@ -54,6 +54,13 @@ def test_an_episode_does_not_depend_on_its_batch(batch_size):
     assert len({episode.steps for episode in found}) > 2, "episodes of one length prove nothing"
 
 
+@pytest.mark.parametrize("num_ranks", [2, 3, 8])
+def test_processes_share_the_batches(num_ranks):
+    parts = [run(rank=rank, num_ranks=num_ranks).episodes for rank in range(num_ranks)]
+    assert [e.index for e in parts[0]][:2] == [0, 1] and [e.index for e in parts[1]] == [2, 3]
+    assert sorted((e for part in parts for e in part), key=lambda e: e.index) == run().episodes
+
+
 def test_every_seed_runs_exactly_once_and_environments_are_closed():
     env = WalkConfig()
     run(env=env, batch_size=3)

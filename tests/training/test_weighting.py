@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.config import decode
 from lerobot.core.errors import ConfigError, DatasetError
@@ -17,11 +18,12 @@ from lerobot.distributed.world import World
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete, load_train_config
+from lerobot.training.data import weightless
 from lerobot.training.header import header
 from lerobot.training.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import start
 from lerobot.training.step import update
-from lerobot.training.weighting import gains_of, read_progress, weights_of
+from lerobot.training.weighting import Weighting, gains_of, read_progress, weights_of
 from tests.training.conftest import FPS, LENGTH, make_dataset
 
 # Two episodes of 12 and 9 frames, as another implementation weighs them (0.6.1, chunk 4, kappa 0.3).
@@ -271,3 +273,10 @@ def test_a_damaged_table_is_said_to_be_one(tmp_path):
     (tmp_path / "p.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(DatasetError, match=r"p\.parquet"):
         read_progress(tmp_path / "p.parquet", head="sparse")
+
+
+def test_a_filler_counts_nothing_whatever_its_weight():
+    weighting = Weighting(table=torch.tensor([0.5, 2.0]), summary="two frames")
+    batch = {keys.INDEX: torch.tensor([1, 0])}
+    assert weighting(batch)[keys.LOSS_WEIGHT].tolist() == [2.0, 0.5]
+    assert weighting(weightless(batch))[keys.LOSS_WEIGHT].tolist() == [0.0, 0.0]

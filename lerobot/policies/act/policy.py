@@ -31,6 +31,7 @@ class ACTPolicy(PreTrainedPolicy):
     config_class = ACTConfig
     name = "act"
     has_initial_weights = True
+    has_static_graph = True
     config: ACTConfig
 
     def __init__(self, config: ACTConfig, *, initial_weights: bool = True) -> None:
