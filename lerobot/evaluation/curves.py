@@ -82,7 +82,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def charts(rows: Rows) -> list[str]:
     """Charts over the steps: those that everybody looks for, then one for every other number."""
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in NO_CURVE]
+    named = dict.fromkeys(name for row in rows for name in row)
+    hidden = {name for name in named if name.endswith("_ms") and name != "step_ms"}  # the shares say it
+    names = [name for name in named if name not in NO_CURVE and name not in hidden]
     drawn = []
     for chart in CHARTS:
         own = [name for pattern in chart.columns for name in names if fnmatchcase(name, pattern)]

@@ -29,7 +29,6 @@ from lerobot.policies.config import PreTrainedConfig
 from lerobot.training.precision import choose_kernels
 
 JOB_FILE, RESULT_FILE, FAILURE_FILE = "job.json", "result.json", "failure.json"
-NICENESS = 10  # of 19, where 0 is the training
 WATCH_EVERY_S = 1.0
 
 
@@ -70,8 +69,6 @@ def main(folder: Path) -> None:
     """Do the job of a folder and leave its result there."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the training decides when this ends
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     try:
         job = decode(Job, read_file(folder / JOB_FILE))
         write_json(folder / RESULT_FILE, encode(run(job, folder)))

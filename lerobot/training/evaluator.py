@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +37,7 @@ from lerobot.training.evaluation_process import FAILURE_FILE, JOB_FILE, RESULT_F
 logger = logging.getLogger(__name__)
 LOG_FILE = "log.txt"
 LOOK_EVERY_S = 0.1
+NICENESS = 10  # of 19, where 0 is the training
 MAX_FILMED = 4  # videos of an evaluation during training
 
 
@@ -168,16 +170,22 @@ class Evaluator:
             (one.folder / name).unlink(missing_ok=True)
         write_json(one.folder / JOB_FILE, encode(job))
         places = [path or str(Path.cwd()) for path in sys.path]
+        # A group of its own: Ctrl-C in the terminal is the training's to hear. Not a session of its own: to
+        # those Linux deals equal shares of the processor, whatever their priority.
+        apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         with (one.folder / LOG_FILE).open("wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "lerobot.training.evaluation_process", str(one.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-                start_new_session=True,  # Ctrl-C in the terminal is the training's to hear
                 creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no nice
+                **apart,
             )
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        return process
 
     def _outcome(self, one: Pending) -> EvalResult | Failure:
         assert one.process is not None
@@ -225,6 +233,6 @@ def _kill(process: subprocess.Popen) -> None:
     """End a process and those that it started."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
     process.kill()
     process.wait()
