@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,8 @@ def work(args: argparse.Namespace) -> None:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         loss = 0.0
         if line.strip() == "step":
-            with compilation.step(batch) if compilation else nullcontext():
-                loss = train_step(policy, optimizer, batch)
+            forward = compilation.of(policy) if compilation else policy
+            loss = train_step(policy, forward, optimizer, batch)
         else:
             policy.predict_action_chunk(one)
         answer = {"wall": time.perf_counter() - wall_s, "cpu": time.process_time() - cpu_s, "loss": loss}
@@ -115,10 +114,10 @@ def load(args: argparse.Namespace) -> tuple[Any, dict]:
     return ACTPolicy.from_pretrained(args.folder / "policy", config=config), batch
 
 
-def train_step(policy: Any, optimizer: torch.optim.Optimizer, batch: dict) -> float:
+def train_step(policy: Any, forward: Any, optimizer: torch.optim.Optimizer, batch: dict) -> float:
     """Forward, backward, clip, step; the loss before it."""
     policy.train()
-    loss, _ = policy(batch)
+    loss, _ = forward(batch)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 10.0)
     optimizer.step()

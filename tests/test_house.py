@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "training": {"core", "distributed", "optim", "processor", "datasets", "policies", "envs", "evaluation"},
     "async_inference": {"core", "processor", "policies", "cameras", "robots", "control"},
     "rl": {"core"} | FLOOR_1 | FLOORS_2_TO_4,
-    "search": {"core", "training"},
+    "search": {"core", "evaluation", "training"},
     "viewer": {"core", "datasets"},
 }
 TOP = {"scripts", "compat"}  # may import everything

@@ -1,7 +1,10 @@
 """What people see when something fails: one class per kind of mistake; the message says what to type next."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers: no space, quota, size limit
 
 
 class LeRobotError(Exception):
@@ -50,6 +53,10 @@ class DeviceError(UserError):
 
 class TrainingError(LeRobotError):
     """A run cannot go on: its loss is no longer a number, or its state cannot be saved."""
+
+
+class LostConnectionError(LeRobotError):
+    """Another process of the run does not answer: it ended before, and said why, or was stopped."""
 
 
 class EnvironmentSetupError(LeRobotError):

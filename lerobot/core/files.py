@@ -9,9 +9,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from lerobot.core import keys
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PART_SUFFIX = ".part"
 
@@ -115,6 +122,42 @@ def sync_folder(folder: Path) -> None:
         return
     with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
+
+
+def follow_pointer(path: Path) -> Path:
+    """The path, with a `last` or `best` in it that is a text file replaced by what it leads to."""
+    for part in (path, *path.parents):
+        if part.name in (keys.LAST_LINK, keys.BEST_LINK) and part.is_file():
+            target = part.with_name(part.read_text(encoding="utf-8").strip())
+            return target / path.relative_to(part)
+    return path
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside, `is_being_read` of the file is true everywhere else, where the system has locks."""
+    if not path.is_file():
+        yield
+        return
+    with _opened(path, os.O_RDONLY) as descriptor:
+        if fcntl is not None:
+            with suppress(OSError):  # file systems without locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+def is_being_read(path: Path) -> bool:
+    """Whether somebody is inside `reading` of this file."""
+    if fcntl is None:  # Windows: an open file cannot be moved anyhow
+        return False
+    with _opened(path, os.O_RDONLY) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # file systems without locks
+            return False
+        return False
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from lerobot.core import log
 from lerobot.core.aliases import Alias, apply_aliases
 from lerobot.core.config import decode, default_of, encode, is_member, read_section, section_class, type_hints
 from lerobot.core.errors import ConfigError, suggest
+from lerobot.core.files import follow_pointer
 from lerobot.core.text import FILE_SUFFIXES, Text, read_file
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def parse(
     program: str,
     aliases: Sequence[Alias] = (),
     complete: Callable[[Tree, Tree], Tree] | None = None,
+    find: Callable[[str, Tree], Path] | None = None,
 ) -> T:
     """The config that a command line asks for.
 
@@ -48,6 +50,7 @@ def parse(
         aliases: other spellings this command accepts.
         complete: (file's tree, flags' tree) -> one tree; where values follow from others (a checkpoint's own
             config). Without it flags simply override the file.
+        find: (what `--config_path` names, flags' tree) -> the file; for names that are not paths.
 
     Raises:
         ConfigError: an unknown flag, a wrong value, an unreadable file.
@@ -62,7 +65,7 @@ def parse(
         print(describe(cls, apply_aliases(tree, aliases), program=program))
         raise SystemExit(0)
     log.start(str(tree.get("log_level", "INFO")))
-    tree = tree_of(tree, aliases=aliases, complete=complete)
+    tree = tree_of(tree, aliases=aliases, complete=complete, find=find)
     log.start(str(tree.get("log_level", "INFO")))  # a file may say it too
     config = decode(cls, tree)
     if logger.isEnabledFor(logging.DEBUG):
@@ -71,7 +74,11 @@ def parse(
 
 
 def tree_of(
-    flags: Tree, *, aliases: Sequence[Alias], complete: Callable[[Tree, Tree], Tree] | None = None
+    flags: Tree,
+    *,
+    aliases: Sequence[Alias],
+    complete: Callable[[Tree, Tree], Tree] | None = None,
+    find: Callable[[str, Tree], Path] | None = None,
 ) -> Tree:
     """The merged tree of a config file (if one is named) and the flags, aliases resolved, completed."""
     flags = apply_aliases(flags, aliases)
@@ -80,7 +87,7 @@ def tree_of(
         raise ConfigError(f"--config_path={named[0]} and --config={named[1]} disagree; give one of them.")
     file: Tree = {}
     if named:
-        path = find_config_file(Path(named[0]))
+        path = find(str(named[0]), flags) if find else find_config_file(Path(named[0]))
         file = apply_aliases(read_file(path), aliases)
         flags |= {"config_path": str(path)} if complete else {}
     return complete(file, flags) if complete else merge(file, flags)
@@ -170,11 +177,12 @@ def find_config_file(path: Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    path = follow_pointer(path)
     if path.is_file():
         return path
     for name in IN_A_RUN:
-        if (path / name).is_file():
-            return path / name
+        if follow_pointer(path / name).is_file():
+            return follow_pointer(path / name)
     if path.is_dir():
         raise ConfigError(f"--config_path={path}: there is no {' nor '.join(IN_A_RUN)} in this folder.")
     if path.parent.is_dir():

@@ -16,6 +16,7 @@ SUCCESS = "next.success"
 INFO = "info"
 TASK = "task"
 PAD_SUFFIX = "_is_pad"
+DATASET_INDEX = "dataset_index"  # (B,) which dataset of a mixture an item is from
 LOSS_WEIGHT = "loss_weight"  # (B,) how much each item of a batch counts in the loss
 
 # --- columns that the dataset writer adds to every frame
@@ -28,6 +29,8 @@ TASK_INDEX = "task_index"
 # --- files of a checkpoint folder
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 TRAIN_CONFIG_FILE = "train_config.json"
 PREPROCESSOR = "policy_preprocessor"
 POSTPROCESSOR = "policy_postprocessor"
@@ -35,6 +38,7 @@ PRETRAINED_FOLDER = "pretrained_model"
 TRAINING_STATE_FOLDER = "training_state"
 CHECKPOINTS_FOLDER = "checkpoints"
 LAST_LINK = "last"
+BEST_LINK = "best"
 
 # --- files of a dataset folder
 INFO_FILE = "meta/info.json"

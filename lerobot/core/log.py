@@ -1,6 +1,7 @@
 """Logging of the commands: level, format, one handler; libraries of ours only call `logging.getLogger`."""
 
 import logging
+import os
 import sys
 
 from lerobot.core.errors import ConfigError, suggest
@@ -19,6 +20,8 @@ def start(level: str = "INFO") -> None:
         raise ConfigError(
             f"--log_level={level}: expected one of {', '.join(LEVELS)}.{suggest(level, LEVELS)}"
         )
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together the first one speaks
+        level = "ERROR"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s" if level != "DEBUG" else DEBUG_FORMAT))
     root = logging.getLogger()

@@ -9,10 +9,10 @@ Installed distributions named `lerobot_policy_*`, `lerobot_robot_*` and so on (d
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -148,11 +148,19 @@ def _import_plugins(cls: type[Choice]) -> None:
     if cls._plugins is None or cls.__dict__.get("_plugins_imported"):
         return
     cls._plugins_imported = True  # type: ignore[attr-defined]
-    for name in sorted({d.metadata["Name"] or "" for d in importlib.metadata.distributions()}):
-        module = re.sub(r"[-.]+", "_", name).lower()
+    for module in sorted(_installed_distributions()):
         if not module.startswith(cls._plugins):
             continue
         try:
             importlib.import_module(module)
         except Exception:  # a broken plug-in must not stop everybody else's commands
-            logger.exception("The plug-in %s could not be imported and is left out.", name)
+            logger.exception("The plug-in %s could not be imported and is left out.", module)
+
+
+def _installed_distributions() -> set[str]:
+    """Their names, spelled as modules are: from the names of their folders, since to read all takes 0.1 s."""
+    names = set()
+    for folder in map(Path, sys.path):
+        if folder.is_dir():
+            names |= {path.name for pattern in ("*.dist-info", "*.egg-info") for path in folder.glob(pattern)}
+    return {re.sub(r"[-.]+", "_", re.split(r"-\d|\.egg|\.dist", name)[0]).lower() for name in names}

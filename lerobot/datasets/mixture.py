@@ -26,7 +26,6 @@ from lerobot.datasets.stats import Stats, aggregate_stats
 
 logger = logging.getLogger(__name__)
 
-DATASET_INDEX = "dataset_index"  # which part an item is from
 Names = Mapping[str, str | None]  # a part's feature -> its name in the mixture; None leaves it out
 
 
@@ -105,8 +104,8 @@ class DatasetMixture(torch.utils.data.Dataset):
         self.meta, self.parts = meta, list(parts)
         lengths = [len(part) for part in self.parts]
         self.starts = np.cumsum([0, *lengths])[:-1]  # first item of each part
-        self._first_frame = np.cumsum([0, *(m.total_frames for m in meta.parts)])[:-1]
-        self._first_episode = np.cumsum([0, *(m.total_episodes for m in meta.parts)])[:-1]
+        self.first_frames = np.cumsum([0, *(m.total_frames for m in meta.parts)])[:-1]  # of each part
+        self.first_episodes = np.cumsum([0, *(m.total_episodes for m in meta.parts)])[:-1]  # of each part
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -147,7 +146,7 @@ class DatasetMixture(torch.utils.data.Dataset):
             places.append(rows)
         order = np.argsort(np.concatenate(places), kind="stable")
         batch = {name: _joined([one[name] for one in read], order) for name in read[0]}
-        batch[DATASET_INDEX] = torch.from_numpy(owner)  # (B,)
+        batch[keys.DATASET_INDEX] = torch.from_numpy(owner)  # (B,)
         return batch
 
     def _read(self, part: int, items: np.ndarray) -> dict[str, Any]:
@@ -158,8 +157,8 @@ class DatasetMixture(torch.utils.data.Dataset):
             if f"{own}{keys.PAD_SUFFIX}" in batch:
                 found[f"{common}{keys.PAD_SUFFIX}"] = batch[f"{own}{keys.PAD_SUFFIX}"]
         found[keys.TASK] = batch[keys.TASK]
-        found[keys.INDEX] = batch[keys.INDEX] + int(self._first_frame[part])
-        found[keys.EPISODE_INDEX] = batch[keys.EPISODE_INDEX] + int(self._first_episode[part])
+        found[keys.INDEX] = batch[keys.INDEX] + int(self.first_frames[part])
+        found[keys.EPISODE_INDEX] = batch[keys.EPISODE_INDEX] + int(self.first_episodes[part])
         return found
 
 

@@ -1,8 +1,10 @@
 """The order in which frames are trained on: shuffled each epoch, repeatable, resumable at any step."""
 
+import copy
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -83,6 +85,12 @@ class EpisodeAwareSampler:
         """Continue where `state_dict` or `compute_sampler_state` says."""
         self.epoch, self.start_index = state["epoch"], state["start_index"]
 
+    def over(self, frames: Sequence[torch.Tensor]) -> Self:
+        """The same rule for other frames: one tensor (N,) of them."""
+        other = copy.copy(self)
+        (other.frames,) = frames
+        return other
+
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
             return self.frames
@@ -125,6 +133,10 @@ class MixtureSampler:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue where `state_dict` says."""
         self.epoch, self.start_index = state["epoch"], state["start_index"]
+
+    def over(self, frames: Sequence[torch.Tensor]) -> "MixtureSampler":
+        """The same shares and the same rule for other frames of each dataset."""
+        return MixtureSampler(frames, self.counts, seed=self.seed)
 
     def _order(self, epoch: int) -> torch.Tensor:
         parts = [self._part(k, epoch * count, count) for k, count in enumerate(self.counts)]

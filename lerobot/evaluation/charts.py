@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 460, 220  # of a chart, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 52, 18, 26, 32  # margins
+LEFT, RIGHT, TOP, BOTTOM = 56, 18, 28, 34  # margins
+LEGEND = 18  # height of a line of names below the title, where they do not fit beside it
+LETTER = 6.6  # average width of a letter of a name
 MAX_POINTS = 400  # of a line; more are averaged in groups
 NUM_TICKS = 4
-COLOURS = ("#2563eb", "#e07b00", "#15803d", "#9333ea")  # of the lines, in turn
+COLOURS = ("#2563eb", "#e07b00", "#15803d", "#9333ea", "#0e7490", "#be185d")  # of the lines, in turn
 INK, SOFT, FAINT = "#1b2430", "#5d6b7c", "#dfe4ea"
 
 
@@ -57,21 +59,21 @@ def line_chart(
     if not drawn:
         return ""
     every = np.concatenate([points for _, _, points in drawn])
-    x_axis = _Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
-    y_axis = _Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP, is_log=is_log)
-    parts = [_text(title, LEFT, 14, kind="title", anchor="start", fill=INK)]
+    legend, below = _legend([(i, name) for i, name, _ in drawn], title) if len(lines) > 1 else ([], 0)
+    x_axis = Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
+    y_axis = Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP + below, is_log=is_log)
+    parts = [label(title, LEFT, 14, kind="title", anchor="start", fill=INK), *legend]
     for value in y_axis.ticks:
         y = y_axis.place(value)
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line class="grid" stroke="{FAINT}" {ends}/>')
-        parts.append(_text(f"{value:g}", LEFT - 6, y + 3.5, anchor="end"))
-    parts += [_text(f"{value:g}", x_axis.place(value), HEIGHT - 17) for value in x_axis.ticks]
-    parts.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
+        parts.append(label(tick_text(value), LEFT - 6, y + 4, anchor="end"))
+    parts += [label(tick_text(value), x_axis.place(value), HEIGHT - 18) for value in x_axis.ticks]
+    parts.append(label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     for i, _, points in drawn:
         parts.append(_curve(i, [(x_axis.place(x), y_axis.place(y)) for x, y in points]))
-    if len(lines) > 1:
-        parts += _legend([(i, name) for i, name, _ in drawn])
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}"'
+    return f'<svg class="chart" {size}>{"".join(parts)}</svg>'
 
 
 def interval_bar(rate: float, low: float, high: float) -> str:
@@ -89,10 +91,11 @@ def interval_bar(rate: float, low: float, high: float) -> str:
     )
 
 
-def _text(
+def label(
     text: str, x: float, y: float, *, kind: str = "tick", anchor: str = "middle", fill: str = SOFT
 ) -> str:
-    font = f'font-family="sans-serif" font-size="{13 if kind == "title" else 11}"'
+    """A text of the drawing; `anchor` says which part of it lies at x: start, middle or end."""
+    font = f'font-family="sans-serif" font-size="{14 if kind == "title" else 12}"'
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text class="{kind}" fill="{fill}" {font} {place}>{html.escape(text)}</text>'
 
@@ -108,19 +111,30 @@ def _curve(i: int, places: Sequence[tuple[float, float]]) -> str:
     return f'<polyline class="line{number}" {look} points="{points}"/>'
 
 
-def _legend(names: Sequence[tuple[int, str]]) -> list[str]:
-    """Names at the right of the title's line, coloured as their lines."""
-    parts, x = [], float(WIDTH - RIGHT)
-    for i, name in reversed(names):
-        number = i % len(COLOURS)
-        parts.append(_text(name, x, 14, kind=f"tick fill{number}", anchor="end", fill=COLOURS[number]))
-        x -= 6.4 * len(name) + 14
-    return parts
+def tick_text(value: float) -> str:
+    """A tick's label: '0.25', '20k', '1.5M', '1e-05'."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):g}{unit}"
+    return f"{value:g}"
+
+
+def _legend(names: Sequence[tuple[int, str]], title: str) -> tuple[list[str], int]:
+    """Names in the colours of their lines, beside the title or below it; and the height that takes."""
+    width = sum(LETTER * len(name) + 14 for _, name in names)
+    fits = LEFT + 8.2 * len(title) + 14 + width <= WIDTH - RIGHT
+    x = WIDTH - RIGHT - width + 14 if fits else float(LEFT)
+    parts = []
+    for i, name in names:
+        number, y = i % len(COLOURS), 14 if fits else 14 + LEGEND
+        parts.append(label(name, x, y, kind=f"tick fill{number}", anchor="start", fill=COLOURS[number]))
+        x += LETTER * len(name) + 14
+    return parts, 0 if fits else LEGEND
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Where values lie between two places of the drawing."""
+class Axis:
+    """Where values lie between two places of the drawing; made by `of`."""
 
     low: float
     high: float
@@ -129,7 +143,8 @@ class _Axis:
     is_log: bool = False  # low and high are then powers of ten
 
     @classmethod
-    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "_Axis":
+    def of(cls, values: np.ndarray, first: float, last: float, *, is_log: bool = False) -> "Axis":
+        """The axis on which all values lie between the places `first` and `last`."""
         values = np.log10(values) if is_log else values
         low, high = float(values.min()), float(values.max())
         spread = (high - low) or abs(high) or 1.0
@@ -137,6 +152,7 @@ class _Axis:
         return cls(low - pad, high + pad, first, last, is_log)
 
     def place(self, value: float) -> float:
+        """Where a value lies, in SVG units."""
         value = math.log10(value) if self.is_log else value
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 

@@ -4,20 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.video import EpisodeVideo
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 @dataclass(kw_only=True)
 class Episode:
     """One episode of an environment; `video` is filmed when it is set."""
 
-    env: gymnasium.Env
+    env: "gymnasium.Env"
     index: int
     seed: int | None
     video: EpisodeVideo | None = None

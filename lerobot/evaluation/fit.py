@@ -9,6 +9,7 @@ from lerobot.core import keys
 from lerobot.core.errors import FeatureMismatchError, suggest
 from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.envs.base import EnvConfig
+from lerobot.policies.cameras import confirming_flag, propose_cameras
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.processor.pipeline import DataProcessorPipeline
 from lerobot.processor.rename import rename
@@ -92,13 +93,15 @@ def _problem(name: str, wanted: PolicyFeature, seen: Features, *, is_shape_free:
 
 def _advice(config: PreTrainedConfig, seen: Features) -> str:
     """What to type for the likeliest cause."""
-    for name, wanted in config.image_features.items():
+    cameras = config.image_features
+    strangers = [n for n, f in seen.items() if f.type is FeatureType.VISUAL and n not in cameras]
+    proposal = propose_cameras([name for name in cameras if name not in seen], strangers)
+    if proposal:
+        pairs = ", ".join(f"{there} = {name}" for there, name in proposal.items())
+        return f"Are these the same views: {pairs}? Then type: {confirming_flag(proposal, {})}"
+    for name, wanted in cameras.items():
         if name not in seen:
-            strangers = [n for n, f in seen.items() if f.type is FeatureType.VISUAL]
-            strangers = [n for n in strangers if n not in config.image_features]
-            if not strangers:
-                break
-            return f'If a camera only has another name, type: --rename_map=\'{{"{strangers[0]}": "{name}"}}\''
+            break
         if tuple(seen[name].shape) != tuple(wanted.shape) and not config.is_shape_free:
             _, height, width = wanted.shape
             return (

@@ -60,7 +60,8 @@ def table(
             for cell in row
         )
         lines.append("<tr>" + "".join(f"<td{cell}</td>" for cell in cells) + "</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
+    body = "\n".join(lines)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def grid(bodies: Sequence[str], *, is_wide: bool = False) -> str:
@@ -89,12 +90,13 @@ def folded(title: str, text: str) -> str:
 STYLE = """\
 :root {
   --ink: #1b2430; --soft: #5d6b7c; --line: #dfe4ea; --paper: #ffffff; --card: #f5f7f9; --good: #15803d;
-  --bad: #b42318; --c0: #2563eb; --c1: #e07b00; --c2: #15803d; --c3: #9333ea;
+  --bad: #b42318; --c0: #2563eb; --c1: #e07b00; --c2: #15803d; --c3: #9333ea; --c4: #0e7490; --c5: #be185d;
+  color-scheme: light dark;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ink: #e7ecf2; --soft: #9aa8b8; --line: #2f3a47; --paper: #12171e; --card: #1a212b; --good: #4ade80;
-    --bad: #f87171; --c0: #60a5fa; --c1: #fbbf24; --c2: #4ade80; --c3: #c084fc;
+    --bad: #f87171; --c0: #60a5fa; --c1: #fbbf24; --c2: #4ade80; --c3: #c084fc; --c4: #22d3ee; --c5: #f472b6;
   }
 }
 * { box-sizing: border-box; }
@@ -118,10 +120,11 @@ p { margin: 6px 0; }
 .facts dt { color: var(--soft); }
 .facts dd { margin: 0; overflow-wrap: anywhere; }
 .grid-of { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 16px; }
-.grid-of.wide { grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); }
+.grid-of.wide { grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 24px 16px; }
 figure { margin: 0; }
 figcaption { font-size: 14px; color: var(--soft); }
 video { width: 100%; border-radius: 8px; background: #000; display: block; }
+.table { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
@@ -133,13 +136,26 @@ summary { cursor: pointer; }
 pre { background: var(--card); padding: 14px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 svg.chart { width: 100%; height: auto; }
 svg.interval { width: 100%; max-width: 420px; height: 24px; }
-svg .title { font: 600 13px system-ui, sans-serif; fill: var(--ink); }
-svg .tick { font: 11px system-ui, sans-serif; fill: var(--soft); }
+svg .title { font: 600 14px system-ui, sans-serif; fill: var(--ink); }
+svg .tick { font: 12px system-ui, sans-serif; fill: var(--soft); }
 svg .grid { stroke: var(--line); }
 .line0 { stroke: var(--c0); } .line1 { stroke: var(--c1); }
 .line2 { stroke: var(--c2); } .line3 { stroke: var(--c3); }
+.line4 { stroke: var(--c4); } .line5 { stroke: var(--c5); }
 .dot0 { fill: var(--c0); } .dot1 { fill: var(--c1); } .dot2 { fill: var(--c2); } .dot3 { fill: var(--c3); }
+.dot4 { fill: var(--c4); } .dot5 { fill: var(--c5); }
 svg .fill0 { fill: var(--c0); } svg .fill1 { fill: var(--c1); }
 svg .fill2 { fill: var(--c2); } svg .fill3 { fill: var(--c3); }
+svg .fill4 { fill: var(--c4); } svg .fill5 { fill: var(--c5); }
 .track { fill: var(--line); } .done { fill: var(--c0); } .whisker { stroke: var(--ink); stroke-width: 2; }
+@media (max-width: 560px) {
+  body { padding: 20px 14px 40px; }
+  .facts { grid-template-columns: 1fr; gap: 0; padding: 14px 16px; }
+  .facts dd { margin-bottom: 8px; }
+  .grid-of:not(.wide) { grid-template-columns: 1fr 1fr; gap: 12px; }
+  .headline { padding: 16px; }
+  .headline .number { font-size: 44px; }
+  .headline .words { flex-basis: 200px; }
+}
+@media print { details { display: none; } figure, svg.chart { break-inside: avoid; } }
 """

@@ -3,12 +3,12 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Self
 
 from lerobot.core.clock import readable_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MAX_LINES = 10  # plain lines per run
 
@@ -17,8 +17,11 @@ class EpisodeProgress:
     """Counts up to `total`; use it in a `with`. On a `console` that is given it keeps to plain lines."""
 
     def __init__(
-        self, total: int, *, title: str, unit: str = "episodes", console: Console | None = None
+        self, total: int, *, title: str, unit: str = "episodes", console: "Console | None" = None
     ) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.total, self.title, self.unit, self.done = total, title, unit, 0
         self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.is_live = console is None and self.console.is_terminal  # another bar may live on a given one

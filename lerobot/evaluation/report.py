@@ -1,6 +1,6 @@
 """Writes what was found: `eval_info.json` for programs and `report.html`, which needs no network, for people.
 
-EvalResult, ReplayResult, metrics.jsonl, config -> write_report -> eval_info.json, report.html
+EvalResult, ReplayResult, metrics.jsonl, TrainingStory, config -> write_report -> eval_info.json, report.html
 """
 
 import json
@@ -13,21 +13,13 @@ from typing import Any
 
 import lerobot
 from lerobot.core.files import write_text
-from lerobot.evaluation import page
+from lerobot.evaluation import curves, page
 from lerobot.evaluation.charts import Line, interval_bar, line_chart
 from lerobot.evaluation.result import Curve, EvalResult, ReplayResult
 
 INFO_FILE = "eval_info.json"
 REPORT_FILE = "report.html"
 EMBEDDED_MB = 12.0  # of videos inside the page; more are played from the files beside it
-METRIC_CHARTS = {  # title -> columns of metrics.jsonl
-    "loss": ("loss", "l1_loss", "eval/loss"),
-    "KL divergence": ("kld_loss",),
-    "success rate in simulation": ("eval/success_rate",),
-    "learning rate": ("lr",),
-    "gradient norm": ("grad_norm",),
-}
-LOG_CHARTS = ("loss", "KL divergence", "gradient norm")  # they fall by orders of magnitude
 
 
 def write_report(
@@ -36,6 +28,7 @@ def write_report(
     evaluation: EvalResult | None = None,
     replay: ReplayResult | None = None,
     metrics_file: Path | None = None,
+    story: curves.TrainingStory | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
     """The path of `report.html`, written into the folder; results are also written as `eval_info.json`.
@@ -44,6 +37,7 @@ def write_report(
         evaluation: episodes in simulation.
         replay: comparison with a dataset.
         metrics_file: `metrics.jsonl` of the training run; left out where it does not exist.
+        story: makes the page one about the training run, evaluated on the way.
         config: settings to show at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +45,18 @@ def write_report(
     if result is not None:
         tree = {**result.to_tree(), "versions": versions()}
         write_text(folder / INFO_FILE, json.dumps(tree, indent=2, ensure_ascii=False))
+    rows = curves.read_rows(metrics_file) if metrics_file is not None else []
     parts = [
-        *(simulation_parts(evaluation, folder) if evaluation is not None else ()),
+        *(simulation_parts(evaluation, folder) if evaluation is not None and story is None else ()),
         *(replay_parts(replay) if replay is not None else ()),
-        *(training_parts(read_rows(metrics_file)) if metrics_file is not None else ()),
+        *(curves.charts(rows) if story is None else story_parts(story, rows, folder, evaluation)),
         page.folded("All settings", json.dumps(config, indent=2, ensure_ascii=False)) if config else "",
     ]
     now = datetime.now().astimezone()
-    used = ", ".join(f"{name} {number}" for name, number in versions().items())
+    used = " · ".join(f"{name} {number}" for name, number in versions().items())
+    title = title_of(evaluation, replay) if story is None else story.title
     path = folder / REPORT_FILE
-    write_text(path, page.document(title_of(evaluation, replay), f"{now:%Y-%m-%d %H:%M}   {used}", parts))
+    write_text(path, page.document(title, f"{now:%Y-%m-%d %H:%M} · {used}", parts))
     return path
 
 
@@ -69,6 +65,23 @@ def title_of(evaluation: EvalResult | None, replay: ReplayResult | None) -> str:
     if evaluation is not None:
         return f"Evaluation in {evaluation.group}"
     return f"Comparison with {replay.repo_id}" if replay is not None else "Training"
+
+
+def story_parts(
+    story: curves.TrainingStory, rows: curves.Rows, folder: Path, evaluation: EvalResult | None
+) -> list[str]:
+    """A training run: its number, facts, charts, evaluations with videos, checkpoints."""
+    size_mb = sum(path.stat().st_size for path in story.films.values()) / 1e6
+    last = simulation_parts(evaluation, folder)[1:] if evaluation is not None else []
+    return [
+        curves.story_headline(story, rows),
+        page.facts(story.facts),
+        *curves.charts(rows),
+        curves.evaluations(rows),
+        curves.films(story, relative_to=folder, is_embedded=size_mb <= EMBEDDED_MB),
+        page.section("The last evaluation", *last),
+        curves.checkpoints(story),
+    ]
 
 
 def simulation_parts(result: EvalResult, folder: Path) -> list[str]:
@@ -162,37 +175,6 @@ def curve_part(curve: Curve, joint_names: list[str]) -> str:
         ),
         page.grid(charts, is_wide=True),
     )
-
-
-def training_parts(rows: list[dict[str, Any]]) -> list[str]:
-    """Charts over the steps of the training run."""
-    charts = []
-    for title, columns in METRIC_CHARTS.items():
-        series = {name: [row for row in rows if isinstance(row.get(name), (int, float))] for name in columns}
-        lines = [
-            Line(name, [row["step"] for row in those], [row[name] for row in those])
-            for name, those in series.items()
-            if those
-        ]
-        y_range = (0.0, 1.0) if "rate in" in title else None
-        is_log = title in LOG_CHARTS and all(value > 0 for line in lines for value in line.y)
-        charts.append(line_chart(title, lines, x_label="step", y_range=y_range, is_log=is_log))
-    return [page.section("Training", page.grid(charts, is_wide=True))]
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file that have a step; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise
-    return [row for row in rows if "step" in row]
 
 
 def versions() -> dict[str, str]:

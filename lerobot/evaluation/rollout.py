@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +35,9 @@ from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.processor.observation import VanillaObservationProcessorStep
 from lerobot.processor.rename import rename
+
+if TYPE_CHECKING:
+    import gymnasium
 
 logger = logging.getLogger(__name__)
 MAX_BATCH = 64
@@ -55,6 +57,8 @@ def evaluate(
     rename_map: Mapping[str, str] | None = None,
     task: str | None = None,
     progress: EpisodeProgress | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> EvalResult:
     """The results of `n_episodes` episodes; episode i is reset with `seed` + i.
 
@@ -68,6 +72,8 @@ def evaluate(
         rename_map: environment's feature name -> policy's.
         task: task text for the policy instead of the environment's own.
         progress: is told of every episode; by default one that shows itself.
+        rank, num_ranks: of several processes that share the episodes each runs whole batches, and gets their
+            results alone, which are those that one process gets with the same `batch_size`.
 
     Raises:
         FeatureMismatchError: environment and policy do not fit; raised before the first step.
@@ -78,14 +84,16 @@ def evaluate(
         raise ValueError(f"n_episodes={n_episodes}: expected at least 1.")
     names = fitting_names(policy.config, env_config, processors[0], rename_map=rename_map or {})
     started_s = time.perf_counter()
-    size = min(batch_size or automatic_batch_size(), n_episodes)
+    size = min(batch_size or min(automatic_batch_size(), -(-n_episodes // num_ranks)), n_episodes)
     results: list[EpisodeResult] = []
+    if rank * size >= n_episodes:  # other processes do all of it
+        return EvalResult(group=env_config.type, task=task or "", episodes=results, eval_s=0.0)
     with built(env_config, size) as envs, undisturbed_randomness():
         text = task if task is not None else task_text(envs[0])
         actor = Actor(policy=policy, processors=processors, names=names, task=text)
         is_filmed = video_folder is not None and max_videos > 0 and can_render(envs[0], seed)
         with progress or EpisodeProgress(n_episodes, title="evaluating") as shown:
-            for first in range(0, n_episodes, size):
+            for first in range(rank * size, n_episodes, num_ranks * size):
                 batch = new_batch(envs[: n_episodes - first], first, seed)
                 for episode in batch[: max(0, max_videos - first)] if is_filmed else ():
                     path = Path(
@@ -104,7 +112,7 @@ def evaluate(
     return EvalResult(group=env_config.type, task=text, episodes=results, eval_s=eval_s)
 
 
-def new_batch(envs: list[gymnasium.Env], first: int, seed: int | None) -> list[Episode]:
+def new_batch(envs: "list[gymnasium.Env]", first: int, seed: int | None) -> list[Episode]:
     """Episodes number `first` and following, one per environment."""
     return [
         Episode(env=env, index=i, seed=None if seed is None else seed + i)
@@ -183,7 +191,7 @@ def stack(observations: list[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def built(env_config: EnvConfig, count: int) -> Iterator[list[gymnasium.Env]]:
+def built(env_config: EnvConfig, count: int) -> "Iterator[list[gymnasium.Env]]":
     """So many environments, closed at the end."""
     envs: list[gymnasium.Env] = []
     try:
@@ -211,7 +219,7 @@ def half_precision(policy: PreTrainedPolicy) -> Any:
     return torch.autocast(policy.device.type) if policy.config.use_amp else nullcontext()
 
 
-def can_render(env: gymnasium.Env, seed: int | None) -> bool:
+def can_render(env: "gymnasium.Env", seed: int | None) -> bool:
     """Whether pictures for videos can be drawn; says why not."""
     env.reset(seed=seed)
     try:
@@ -222,7 +230,7 @@ def can_render(env: gymnasium.Env, seed: int | None) -> bool:
     return True
 
 
-def task_text(env: gymnasium.Env) -> str:
+def task_text(env: "gymnasium.Env") -> str:
     """What the environment calls its task, in words: `task_description`, else `task`, else nothing."""
     for name in ("task_description", "task"):
         if env.has_wrapper_attr(name):

@@ -84,6 +84,36 @@ class AdamWConfig(_AdamFields):
         return torch.optim.AdamW(**placed(params), **self.settings)
 
 
+@OptimizerConfig.register_subclass("adamw_8bit")
+@dataclass(kw_only=True)
+class AdamW8bitConfig(AdamWConfig):
+    """AdamW whose running means take a quarter of the memory: 8 bits per number, in blocks with one scale.
+
+    Paper: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv:2110.02861. Parameters
+    of fewer than 4096 numbers keep 32 bits.
+    """
+
+    def build(self, params: Any) -> "Optimizer":
+        """The optimizer of the package `bitsandbytes`.
+
+        Raises:
+            MissingExtraError: it is not installed.
+            ConfigError: it has no kernels for the device of the parameters.
+        """
+        from lerobot.core.optional import require
+
+        chosen = as_list(params)
+        members = (p for one in chosen for p in (one["params"] if isinstance(one, Mapping) else [one]))
+        devices = {p.device.type for p in members} - {"cuda", "xpu", "cpu"}
+        if devices:
+            raise ConfigError(
+                f"--optimizer.type=adamw_8bit does not run on {', '.join(devices)}. Type: "
+                "--optimizer.type=adamw"
+            )
+        make = require("bitsandbytes", extra="8bit").optim.AdamW8bit
+        return make(chosen, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+
 @OptimizerConfig.register_subclass("sgd")
 @dataclass(kw_only=True)
 class SGDConfig(OptimizerConfig):

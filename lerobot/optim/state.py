@@ -1,6 +1,7 @@
 """Where an optimizer and its schedule stand, in the files of a checkpoint's `training_state` folder.
 
     optimizer_state.safetensors     state/<parameter index>/exp_avg, .../exp_avg_sq, .../step
+                                    a dict inside (8-bit optimizers) adds its name; whole numbers are I64 ()
     optimizer_param_groups.json     [{"lr": ..., ..., "params": [0, 1, ...]}, ...]
     scheduler_state.json            {"last_epoch": ..., "base_lrs": [...], ...}
 
@@ -12,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors.torch import load_file, save_file
 
@@ -35,11 +36,18 @@ IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 # Keys that only a stored group may have, because a schedule or a caller added them.
 ADDED_KEYS = ("initial_lr", "name")
 # State of the shape of its parameter; other state (step counters) has its own.
-SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "state1", "state2")
 
 
 # ---------------------------------------------------------------------------------- optimizer
-def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
+class HasState(Protocol):
+    """An optimizer or a schedule, or what one of them was at an earlier instant."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+
+
+def save_optimizer_state(optimizer: "HasState | Mapping[str, HasState]", folder: Path) -> None:
     """Write the state of one optimizer into `folder`, or of several into one sub-folder each."""
     if isinstance(optimizer, Mapping):
         for name, one in optimizer.items():
@@ -47,19 +55,52 @@ def save_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folde
         return
     folder.mkdir(parents=True, exist_ok=True)
     tree = optimizer.state_dict()
-    tensors = {
-        f"state/{index}/{name}": value.detach().cpu().clone().contiguous()
-        for index, own in tree["state"].items()
-        for name, value in own.items()
-        if value is not None  # SGD without momentum stores an empty buffer
-    }
-    save_file(tensors, folder / STATE_FILE)
+    save_file(
+        _apart({f"state/{name}": value for name, value in flat(tree["state"]).items()}), folder / STATE_FILE
+    )
     # Chosen by the device of this machine, not by the next one's: null lets each loader choose.
     chosen_here = {"foreach": None, "fused": None}
     groups = [
         {**group, **{k: v for k, v in chosen_here.items() if k in group}} for group in tree["param_groups"]
     ]
     write_json(folder / GROUPS_FILE, groups)
+
+
+def flat(state: Mapping, place: str = "") -> "dict[str, Tensor]":
+    """The tensors of nested dicts by their places (`0/exp_avg`); whole numbers become I64 scalars."""
+    import torch
+
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            tensors |= flat(value, f"{place}{name}/")
+        elif value is not None:  # SGD without momentum stores an empty buffer
+            tensors[f"{place}{name}"] = torch.as_tensor(value)
+    return tensors
+
+
+def nested(tensors: "Mapping[str, Tensor]") -> dict[int, dict[str, Any]]:
+    """The reverse of `flat`: parameter index -> name -> tensor, whole number, or dict of these."""
+    state: dict[int, dict[str, Any]] = {}
+    for place, value in tensors.items():
+        index, *outer, name = place.split("/")
+        own = state.setdefault(int(index), {})
+        for part in outer:
+            own = own.setdefault(part, {})
+        is_number = value.dim() == 0 and not value.is_floating_point()  # torch's own counters are F32
+        own[name] = value.item() if is_number else value
+    return state
+
+
+def _apart(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors on the CPU; those that share memory are copied: they cannot be stored side by side."""
+    found, places = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        is_alone = value.untyped_storage().nbytes() == value.nbytes and value.data_ptr() not in places
+        places.add(value.data_ptr())
+        found[name] = value if is_alone else value.clone()
+    return found
 
 
 def load_optimizer_state(optimizer: "Optimizer | Mapping[str, Optimizer]", folder: Path) -> None:
@@ -135,22 +176,21 @@ def _alike(fresh: Any, stored: Any, where: str) -> Any:
     raise CheckpointError(f"{where} is {stored!r}; expected something like {fresh!r}.")
 
 
-def _read_state(path: Path) -> "dict[int, dict[str, Tensor]]":
-    """Parameter index -> name -> tensor."""
+def _read_state(path: Path) -> dict[int, dict[str, Any]]:
+    """Parameter index -> name -> tensor, whole number, or dict of these."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; training cannot be resumed without it.")
-    state: dict[int, dict[str, Tensor]] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in load_file(path).items():
-        head, _, rest = key.partition("/")
-        index, _, name = rest.partition("/")
-        if head != "state" or not index.isdigit() or not name or "/" in name:
+        head, *rest = key.split("/")
+        if head != "state" or len(rest) < 2 or not rest[0].isdigit() or not all(rest):
             raise CheckpointError(f"{path} holds {key!r}; expected names such as state/0/exp_avg.")
-        state.setdefault(int(index), {})[name] = value
-    return state
+        tensors["/".join(rest)] = value
+    return nested(tensors)
 
 
 def _check_shapes(
-    state: "dict[int, dict[str, Tensor]]", optimizer: "Optimizer", groups: list, path: Path
+    state: "dict[int, dict[str, Any]]", optimizer: "Optimizer", groups: list, path: Path
 ) -> None:
     """Raise CheckpointError when the state is that of other parameters."""
     shapes = {
@@ -163,16 +203,18 @@ def _check_shapes(
             raise CheckpointError(
                 f"{path} has state of parameter {index}; this model has {len(shapes)} of them."
             )
+        inner: list[dict[str, Any]] = [value for value in own.values() if isinstance(value, dict)]
+        leaves = {name: value for part in (own, *inner) for name, value in part.items()}
         for name in SHAPED_LIKE_PARAMETER:
-            if name in own and tuple(own[name].shape) != shapes[index]:
+            if name in leaves and tuple(leaves[name].shape) != shapes[index]:
                 raise CheckpointError(
-                    f"{path}: {name} of parameter {index} has shape {tuple(own[name].shape)}, the parameter "
-                    f"{shapes[index]}. Was the model built from another config?"
+                    f"{path}: {name} of parameter {index} has shape {tuple(leaves[name].shape)}, the "
+                    f"parameter {shapes[index]}. Was the model built from another config?"
                 )
 
 
 # ---------------------------------------------------------------------------------- scheduler
-def save_scheduler_state(scheduler: "LRScheduler", folder: Path) -> None:
+def save_scheduler_state(scheduler: HasState, folder: Path) -> None:
     """Write where a learning-rate schedule stands."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SCHEDULER_FILE, scheduler.state_dict())

@@ -8,6 +8,7 @@ from typing import Any
 
 from lerobot.core.errors import ConfigError, FeatureMismatchError, suggest
 from lerobot.core.types import FeatureType, PolicyFeature, policy_features
+from lerobot.policies.cameras import confirming_flag, propose_cameras
 from lerobot.policies.classes import get_policy_class
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.device import asked_device
@@ -52,7 +53,8 @@ def make_policy(
     if offered is not None:
         for name, shape in (image_shapes or {}).items():
             offered[name] = PolicyFeature(FeatureType.VISUAL, tuple(shape))
-        adopt_features(cfg, offered, source="dataset" if env_cfg is None else "environment")
+        source = "dataset" if env_cfg is None else "environment"
+        adopt_features(cfg, offered, source=source, rename_map=rename_map or {})
     elif not cfg.output_features:
         raise ConfigError("The policy has no features yet: give make_policy ds_meta=… or env_cfg=….")
     policy_class = get_policy_class(cfg.type)
@@ -83,8 +85,13 @@ def offered_features(
     return {rename_map.get(name, name): feature for name, feature in features.items()}
 
 
-def adopt_features(cfg: PreTrainedConfig, offered: Features, *, source: str) -> None:
+def adopt_features(
+    cfg: PreTrainedConfig, offered: Features, *, source: str, rename_map: Mapping[str, str]
+) -> None:
     """Fill the config's empty feature tables; compare the others with what is offered.
+
+    Cameras are matched by name. Where names differ the error proposes pairs, and the `--rename_map` that
+    accepts them: a picture of the wrong view is never fed in silence.
 
     Raises:
         FeatureMismatchError: there are no actions, a feature is missing, or has another shape.
@@ -102,15 +109,28 @@ def adopt_features(cfg: PreTrainedConfig, offered: Features, *, source: str) -> 
     wanted = {**cfg.input_features, **cfg.output_features}
     problems = missing(wanted, offered, cfg) + misshapen(wanted, offered, cfg)
     if problems:
-        cameras = [name for name, f in offered.items() if f.type is FeatureType.VISUAL]
+        there = ", ".join(f"{name} {list(f.shape)}" for name, f in offered.items())
         raise FeatureMismatchError(
-            f"The {source} does not fit this {cfg.type} policy: {'; '.join(problems)}. The {source} has: "
-            f"{', '.join(f'{name} {list(f.shape)}' for name, f in offered.items())}. If a camera only has "
-            "another name, type: "
-            f"--rename_map='{{{cameras[0] if cameras else 'name there'}: name in the policy}}'; for another "
-            "size, "
-            "--policy.input_shapes.CAMERA=[C,H,W]; to start anew, give --policy.type without --policy.path."
+            f"The {source} does not fit this {cfg.type} policy: {'; '.join(problems)}. "
+            f"The {source} has: {there}. {_advice(wanted, offered, rename_map)}"
         )
+
+
+def _advice(wanted: Features, offered: Features, rename_map: Mapping[str, str]) -> str:
+    """What to type: the pairs of cameras that only differ by name, or how sizes and parts are changed."""
+    lacking = [n for n, f in wanted.items() if f.type is FeatureType.VISUAL and n not in offered]
+    strangers = [n for n, f in offered.items() if f.type is FeatureType.VISUAL and n not in wanted]
+    proposal = propose_cameras(lacking, strangers)
+    names = (
+        f"Are these the same views: {', '.join(f'{there} = {name}' for there, name in proposal.items())}? "
+        f"Then type: {confirming_flag(proposal, rename_map)} . "
+        if proposal
+        else ""
+    )
+    return (
+        f"{names}For another size of picture: --policy.input_shapes.CAMERA=[C,H,W]; to start anew, give "
+        "--policy.type without --policy.path."
+    )
 
 
 def missing(wanted: Features, offered: Features, cfg: PreTrainedConfig) -> list[str]:

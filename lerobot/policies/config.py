@@ -46,6 +46,8 @@ class PreTrainedConfig(
     is_shape_free: ClassVar[bool] = False
     # Last frames of each episode that are not trained on.
     drop_n_last_frames: ClassVar[int] = 0
+    # Whether training keeps an average of the weights unless it is told otherwise (--ema.enable).
+    uses_ema: ClassVar[bool] = False
 
     n_obs_steps: int = 1  # observations the policy looks at, the current one included
     input_features: dict[str, PolicyFeature] = field(default_factory=dict)  # empty: those of the dataset

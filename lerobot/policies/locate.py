@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
+from lerobot.core.files import follow_pointer
 from lerobot.core.hub import Repo
 
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*tokenizer*/*")
@@ -24,6 +25,7 @@ def locate(name: str | Path, *, revision: str | None = None) -> Path:
     path = Path(name).expanduser()
     if path.suffix == ".pt" and not path.exists():
         path = path.with_suffix("")
+    path = follow_pointer(path)
     candidates = [
         path,
         path / keys.PRETRAINED_FOLDER,
@@ -50,10 +52,8 @@ def is_hub_id(name: str) -> bool:
 
 def _last_by_pointer(path: Path) -> Path | None:
     """Where links are impossible `last` is a file that holds the step folder's name."""
-    for folder in (path, path / keys.CHECKPOINTS_FOLDER, path.parent):
-        pointer = folder / keys.LAST_LINK
-        if pointer.is_file():
-            target = folder / pointer.read_text(encoding="utf-8").strip() / keys.PRETRAINED_FOLDER
-            if (target / keys.CONFIG_FILE).is_file():
-                return target
+    for folder in (path, path / keys.CHECKPOINTS_FOLDER):
+        target = follow_pointer(folder / keys.LAST_LINK) / keys.PRETRAINED_FOLDER
+        if (target / keys.CONFIG_FILE).is_file():
+            return target
     return None

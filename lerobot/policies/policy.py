@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
+from lerobot.nn.loss import Reduction
+from lerobot.policies.adapter import Adapter, find_base, is_adapter, load_adapter
 from lerobot.policies.card import model_card
 from lerobot.policies.classes import get_policy_class
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.device import asked_device, stored_device
+from lerobot.policies.items import ITEMS, counted_by_items, num_items, takes_totals
 from lerobot.policies.legacy import is_legacy, split_stats
 from lerobot.policies.locate import locate
 from lerobot.policies.observation import to_tensors
@@ -44,12 +47,24 @@ class PreTrainedPolicy(nn.Module):
 
     Class attributes: `config_class`; `name`, the value of `--policy.type`; `has_initial_weights`, whether a
     new one begins with weights from elsewhere, which `initial_weights=False` in `__init__` leaves out because
-    a checkpoint has its own.
+    a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
+    alone does not; `adapter_targets`, which layers `--peft` adapts unless it is told: the ends of their
+    names, or a regex over whole names; `has_static_graph`, whether the loss reaches the same parameters at
+    every step.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
     name: ClassVar[str]
     has_initial_weights: ClassVar[bool] = False
+    has_item_losses: ClassVar[bool] = True
+    adapter_targets: ClassVar[list[str] | str | None] = None
+    has_static_graph: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        if "forward" in vars(cls) and not takes_totals(cls.forward):
+            cls.forward = counted_by_items(cls.forward)  # type: ignore[method-assign]
+            cls.has_item_losses = False
 
     def __init__(self, config: PreTrainedConfig) -> None:
         """Keep and check the config.
@@ -62,11 +77,33 @@ class PreTrainedPolicy(nn.Module):
         self.config = config
         self._source: Path | None = None  # the checkpoint folder whose processors this policy carries
         self._processors: Pair | None = None
+        self.adapter: Adapter | None = None  # small trained layers on the weights of another checkpoint
 
     # --- what a policy writes
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """The loss () of a preprocessed batch, and named parts of it for the log, detached."""
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        *,
+        reduction: Reduction = "mean",
+        totals: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The loss () of a preprocessed batch, and named parts of it for the log, detached.
+
+        A plug-in may write `forward(self, batch)` alone: a mean over items that all count the same.
+
+        Args:
+            batch: may hold `loss_weight` (B,), how much each item counts.
+            reduction: `none` gives the losses (B,) of single items, whatever their weight.
+            totals: what this batch and others have together of each of `loss_totals`. The loss, and the parts
+                of it, are then this batch's share: those of all the batches add up to that of one large one.
+
+        Returns a loss, and parts among which may be `item_losses` (B,).
+        """
         raise NotImplementedError
+
+    def loss_totals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many values () each mean of the loss is over, items counted by their weight; nothing waits."""
+        return {ITEMS: num_items(batch)}
 
     def plan(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
         """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations."""
@@ -82,6 +119,13 @@ class PreTrainedPolicy(nn.Module):
 
     def update(self) -> None:
         """Called after each optimizer step, for policies that keep a slow copy of themselves."""
+
+    def count_tokens(self, batch: Mapping[str, Any]) -> Tensor | int | None:
+        """How many tokens of a preprocessed batch its transformer reads; None where that is no measure of it.
+
+        A tensor () on the device where padding is not counted: nothing waits for it in a step.
+        """
+        return None
 
     def enable_grad_checkpointing(self) -> None:
         """Recompute activations in the backward pass instead of keeping them: less memory, more time.
@@ -199,6 +243,7 @@ class PreTrainedPolicy(nn.Module):
         strict: bool = True,
         revision: str | None = None,
         device: str | None = None,
+        base: str | Path | None = None,
         **parts: Any,
     ) -> Self:
         """The policy of a checkpoint, in eval mode; the class may be `PreTrainedPolicy` itself.
@@ -210,6 +255,7 @@ class PreTrainedPolicy(nn.Module):
             strict: whether missing and left-over weights are an error, or a warning.
             revision: branch, tag or commit of a Hub repository.
             device: where to put it; without it the config's device, or the best one if that is absent.
+            base: of an adapter: where the weights are that it was trained on, if not where it says.
             parts: passed on to the class.
 
         Raises:
@@ -221,13 +267,17 @@ class PreTrainedPolicy(nn.Module):
         config = PreTrainedConfig.from_pretrained(folder) if config is None else config
         policy_class = class_of(config, cls)
         chosen = stored_device(config.device) if device is None else asked_device(device)
-        weights = read_weights(folder)
-        if is_legacy(folder, weights):
-            weights, _ = split_stats(weights, config, source=str(folder))
+        has_adapter = is_adapter(folder)
+        below, name, its_revision = find_base(folder, base=base) if has_adapter else (folder, "", None)
+        weights = read_weights(below)
+        if is_legacy(below, weights):
+            weights, _ = split_stats(weights, config, source=str(below))
         if policy_class.has_initial_weights:
             parts["initial_weights"] = False
         policy: Any = policy_class(config, **parts)
-        load_weights(policy, policy.rename_weights(weights), source=str(folder), strict=strict)
+        load_weights(policy, policy.rename_weights(weights), source=str(below), strict=strict)
+        if has_adapter:
+            load_adapter(policy, folder, base=name, revision=its_revision)
         config.device = str(chosen)
         policy.to(chosen).eval()
         policy._source = None if is_bare else folder
@@ -237,12 +287,24 @@ class PreTrainedPolicy(nn.Module):
         """Weights under this release's names; policies whose names changed override it."""
         return weights
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, and the processors this policy carries, if any."""
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The tensors that `save_pretrained` writes, by name: all, or those of its adapter."""
+        return self.state_dict() if self.adapter is None else self.adapter.weights(self)
+
+    def save_pretrained(self, folder: str | Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors (or its adapter's files), and the processors it carries.
+
+        Args:
+            weights: what `saved_weights` gave at an earlier instant, or averages; None writes those of now.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.config.save_pretrained(folder)
-        write_weights(self, folder)
+        weights = self.saved_weights() if weights is None else weights
+        if self.adapter is not None:
+            self.adapter.save(self, folder, weights=weights)
+        else:
+            self.config.save_pretrained(folder)
+            write_weights(self, folder, weights=weights)
         if self._source is not None:
             for pipeline in self.processors:
                 pipeline.save_pretrained(folder)

@@ -16,16 +16,20 @@ from torch import Tensor, nn
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
-from lerobot.core.files import write_atomically
+from lerobot.core.files import reading, write_atomically
 
 logger = logging.getLogger(__name__)
 
 COMPILED = "_orig_mod."  # what torch.compile puts into names
 
 
-def write_weights(model: nn.Module, folder: Path) -> None:
-    """Write the state dict; of names that share a tensor the alphabetically first one is kept."""
-    tensors = {name.replace(COMPILED, ""): value for name, value in model.state_dict().items()}
+def write_weights(model: nn.Module, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write the state dict, or `weights` in its place.
+
+    Of names that share a tensor the alphabetically first one is kept.
+    """
+    given = model.state_dict() if weights is None else weights
+    tensors = {name.replace(COMPILED, ""): value for name, value in given.items()}
     kept_by_name = {name: group[0] for group in aliases(tensors) for name in group[1:]}
     unique = {name: value.contiguous() for name, value in tensors.items() if name not in kept_by_name}
     metadata = {"format": "pt", **kept_by_name} if kept_by_name else None
@@ -50,10 +54,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / keys.WEIGHTS_FILE
     if not path.is_file():
         there = sorted(item.name for item in folder.iterdir())
-        hint = " It is an adapter without its base model." if "adapter_config.json" in there else ""
+        hint = " It is an adapter without its base model." if keys.ADAPTER_CONFIG_FILE in there else ""
         raise CheckpointError(f"{folder} holds no {keys.WEIGHTS_FILE}.{hint} It holds: {', '.join(there)}.")
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(folder / keys.CONFIG_FILE), safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             left_out = {name: kept for name, kept in (file.metadata() or {}).items() if kept in weights}
     except (SafetensorError, OSError) as error:

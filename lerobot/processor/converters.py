@@ -21,6 +21,8 @@ COMPLEMENTARY_KEYS = (
     keys.TASK_INDEX,
     keys.EPISODE_INDEX,
     keys.TIMESTAMP,
+    keys.LOSS_WEIGHT,
+    keys.DATASET_INDEX,
     "language_persistent",
     "language_events",
     "messages",

@@ -180,6 +180,24 @@ class _StatsStep(ProcessorStep):
                 )
         return self._ready[key]
 
+    def lacking(self) -> dict[str, NormalizationMode]:
+        """Declared features whose mode needs statistics that are missing or not finite -> that mode."""
+        chosen = self.normalize_observation_keys
+        modes = {
+            name: self.norm_map.get(feature.type, NormalizationMode.IDENTITY)
+            for name, feature in self.features.items()
+            if feature.type is FeatureType.ACTION or chosen is None or name in chosen
+        }
+        return {
+            name: mode
+            for name, mode in modes.items()
+            for found in [self.stats.get(name, {})]
+            if not all(
+                stat in found and bool(torch.isfinite(found[stat]).all())
+                for stat in STATS_OF_MODE.get(mode, ())
+            )
+        }
+
     def _checked(self, name: str, mode: NormalizationMode) -> tuple[Tensor, Tensor]:
         """Statistics that exist and are finite.
 

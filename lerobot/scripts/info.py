@@ -19,7 +19,8 @@ from lerobot.core.command import command
 from lerobot.core.flags import parse
 
 CORE = ("torch", "numpy", "pyarrow", "av", "safetensors", "huggingface_hub", "gymnasium")
-EXTRAS = {"sim": "mujoco", "pusht": "gym-pusht", "tensorboard": "tensorboard", "wandb": "wandb"}
+EXTRAS = {"sim": "mujoco", "pusht": "gym-pusht", "wandb": "wandb", "trackio": "trackio"}
+EXTRAS |= {"tune": "optuna", "ray": "ray"}
 
 
 @dataclass(kw_only=True)

@@ -6,14 +6,17 @@ Only training batches pass through here; validation sees pictures as they are.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError
-from lerobot.datasets.transforms.batch import BatchTransforms
 from lerobot.training.config import TrainConfig
 from lerobot.training.data import Batch, BatchLoader
 from lerobot.training.source import Metadata
 from lerobot.training.stream import StreamLoader
+
+if TYPE_CHECKING:
+    from lerobot.datasets.transforms.batch import BatchTransforms
 
 DRAWN_FOR = "image_transforms.drawn_for"  # of a batch on its way: its frame numbers, the loader's position
 
@@ -35,7 +38,9 @@ class Augmentation:
             raise ConfigError(
                 "--dataset.image_transforms.enable=true, but the dataset has no colour camera to change."
             )
-        self.transforms = BatchTransforms(wanted, seed=cfg.seed or 0)
+        from lerobot.datasets.transforms import batch  # 50 ms that most runs do not need
+
+        self.transforms = batch.BatchTransforms(wanted, seed=cfg.seed or 0)
 
     def numbered(self, loader: BatchLoader | StreamLoader) -> Iterator[Batch]:
         """The loader's batches, each with what its random numbers follow from."""

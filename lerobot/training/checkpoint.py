@@ -24,10 +24,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
-from lerobot.core.files import part_path, sync_file, sync_folders, write_json
+from lerobot.core.files import follow_pointer, part_path, reading, sync_file, sync_folders, write_json
 from lerobot.optim.rng import RngState, load_rng_state, save_rng_state
 from lerobot.optim.state import (
     SCHEDULER_FILE,
+    HasState,
     load_optimizer_state,
     load_scheduler_state,
     read_json,
@@ -41,6 +42,8 @@ STEP_FILE = "training_step.json"
 EXTRA_FILE = "extra_state.json"
 MANIFEST_FILE = "manifest.json"
 EMA_FOLDER = "pretrained_model_ema"
+LINKS = (keys.LAST_LINK, keys.BEST_LINK)
+HAS_LINKS = os.name != "nt"  # there they need a privilege, and cannot be replaced in one instant
 OLD_SUFFIX, TRASH_SUFFIX, PART_SUFFIX = ".old", ".trash", ".part"
 
 
@@ -74,8 +77,8 @@ def save(
     preprocessor: Savable | None = None,
     postprocessor: Savable | None = None,
     ema_policy: Savable | None = None,
-    optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
-    scheduler: LRScheduler | None = None,
+    optimizer: HasState | Mapping[str, HasState] | None = None,
+    scheduler: HasState | None = None,
     rng: list[RngState] | None = None,
     extra: Mapping[str, Any] | None = None,
     write_more: Callable[[Path], None] | None = None,
@@ -120,7 +123,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         raise
     _put_in_place(part, final)
-    point_last(checkpoints, final.name)
+    point(checkpoints, keys.LAST_LINK, final.name)
     _clear_leftovers(checkpoints)
     return final
 
@@ -130,26 +133,30 @@ def step_name(step: int, total_steps: int) -> str:
     return f"{step:0{max(6, len(str(total_steps)))}d}"
 
 
-def point_last(checkpoints: Path, name: str) -> None:
-    """Move `last` to the checkpoint called `name` in one instant; a text file where links are impossible.
+def point(checkpoints: Path, link_name: str, name: str) -> None:
+    """Move the link `last` or `best` to a checkpoint in one instant; a text file where links are impossible.
 
-    A real folder called `last` (from a copy that followed links) is left alone, with an error in the log.
+    A real folder of that name (from a copy that followed links) is left alone, with an error in the log.
     """
-    link = checkpoints / keys.LAST_LINK
+    link = checkpoints / link_name
     if link.is_dir() and not link.is_symlink():
         logger.error(
             "%s is a folder, not a link, and stays as it is; the new checkpoint is %s. "
-            "To let `last` follow again, type: mv %s %s",
-            link, checkpoints / name, link, link.with_name("last_copied"),
+            "To let `%s` follow again, type: mv %s %s",
+            link, checkpoints / name, link_name, link, link.with_name(f"{link_name}_copied"),
         )  # fmt: skip
         return
     fresh = part_path(link)
     fresh.unlink(missing_ok=True)
     try:
+        if not HAS_LINKS:
+            raise NotImplementedError
         fresh.symlink_to(name, target_is_directory=True)
     except (OSError, NotImplementedError):  # file systems and accounts without links
         fresh.write_text(name, encoding="utf-8")
         sync_file(fresh)
+    if not HAS_LINKS and link.is_symlink():
+        link.unlink()  # made by another installation; Windows replaces files, not links to folders
     fresh.replace(link)
     sync_folders(checkpoints, levels=1)
 
@@ -169,16 +176,20 @@ def _put_in_place(part: Path, final: Path) -> None:
     """Rename a finished checkpoint to its name, where an older one of the same step may be."""
     checkpoints = final.parent
     if final.exists():
-        if _last_name(checkpoints) == final.name:
+        waiting = [link for link in LINKS if linked_name(checkpoints, link) == final.name]
+        if waiting:
             # `last` must not dangle between the two renames: it waits on a copy (hard links, so it is cheap).
             spare = final.with_name(f".{final.name}{OLD_SUFFIX}")
             shutil.rmtree(spare, ignore_errors=True)
             shutil.copytree(final, spare, copy_function=_link_or_copy)
             _sync_tree(spare)
-            point_last(checkpoints, spare.name)
+            for link in waiting:
+                point(checkpoints, link, spare.name)
         final.rename(final.with_name(f".{final.name}{TRASH_SUFFIX}"))
     part.rename(final)
     sync_folders(checkpoints)
+    if linked_name(checkpoints, keys.BEST_LINK) == f".{final.name}{OLD_SUFFIX}":
+        point(checkpoints, keys.BEST_LINK, final.name)
 
 
 def _link_or_copy(source: str, target: str) -> str:
@@ -190,10 +201,10 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def _clear_leftovers(checkpoints: Path) -> None:
-    """Remove what a killed process left: hidden folders that `last` does not point to."""
-    kept = _last_name(checkpoints)
+    """Remove what a killed process left: hidden folders that no link points to."""
+    kept = {linked_name(checkpoints, link) for link in LINKS}
     for path in checkpoints.glob(".*"):
-        if path.name == kept or path.suffix not in (PART_SUFFIX, OLD_SUFFIX, TRASH_SUFFIX):
+        if path.name in kept or path.suffix not in (PART_SUFFIX, OLD_SUFFIX, TRASH_SUFFIX):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -259,6 +270,17 @@ def load(
         CheckpointError: it is damaged, or of another model.
     """
     folder = find(folder)
+    with reading(folder / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE):  # so that another process keeps it
+        return _load(folder, optimizer=optimizer, scheduler=scheduler, rank=rank)
+
+
+def _load(
+    folder: Path,
+    *,
+    optimizer: Optimizer | Mapping[str, Optimizer] | None,
+    scheduler: LRScheduler | None,
+    rank: int,
+) -> Progress:
     verify(folder)
     state = folder / keys.TRAINING_STATE_FOLDER
     progress = read_progress(folder)
@@ -297,7 +319,7 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(path).expanduser()
+    path = follow_pointer(Path(path).expanduser())
     for folder in (path, path.parent, path.parent.parent):
         if (folder / keys.TRAINING_STATE_FOLDER / STEP_FILE).is_file():
             return folder.resolve()
@@ -315,11 +337,11 @@ def find_last(output_dir: Path) -> Path:
         checkpoints = Path(output_dir)
     link = checkpoints / keys.LAST_LINK
     is_real_folder = link.is_dir() and not link.is_symlink()
-    name = _last_name(checkpoints)
-    if name is not None and not is_real_folder and _is_complete(checkpoints / name):
+    name = linked_name(checkpoints, keys.LAST_LINK)
+    if name is not None and not is_real_folder and is_complete(checkpoints / name):
         return (checkpoints / name).resolve()
     # No link, or one that a copying program broke or replaced by a folder: the highest step counts.
-    complete = [path for path in checkpoints.glob("*") if path.is_dir() and _is_complete(path)]
+    complete = [path for path in checkpoints.glob("*") if path.is_dir() and is_complete(path)]
     if not complete:
         raise CheckpointError(
             f"There is no complete checkpoint in {output_dir}. Give a run's output folder (the one with "
@@ -330,16 +352,16 @@ def find_last(output_dir: Path) -> Path:
     return found.resolve()
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether both halves of a checkpoint are there, as in every folder that `save` has renamed."""
     return (folder / keys.PRETRAINED_FOLDER).is_dir() and (
         folder / keys.TRAINING_STATE_FOLDER / STEP_FILE
     ).is_file()
 
 
-def _last_name(checkpoints: Path) -> str | None:
-    """What `last` leads to, in this folder: the target of the link, or the text of the pointer file."""
-    link = checkpoints / keys.LAST_LINK
+def linked_name(checkpoints: Path, link_name: str) -> str | None:
+    """What `last` or `best` leads to: the target of the link, or the text of the pointer file."""
+    link = checkpoints / link_name
     if link.is_symlink():
         return link.readlink().name
     return link.read_text(encoding="utf-8").strip() if link.is_file() else None

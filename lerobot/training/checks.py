@@ -1,18 +1,20 @@
 """What is checked before the first step of a run, and before its numbers are believed."""
 
-import math
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from lerobot.core import hub, keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
 from lerobot.core.optional import require
 from lerobot.core.types import FeatureType, policy_features
+from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.training.config import TrainConfig
+from lerobot.training.sections import LOSS
+from lerobot.training.snapshot import is_finite
 
 
 def choose_output_dir(cfg: TrainConfig) -> Path:
@@ -75,6 +77,23 @@ def check_flags(cfg: TrainConfig, features: dict[str, dict]) -> None:
             )
 
 
+def check_item_losses(cfg: TrainConfig, policy: PreTrainedPolicy) -> None:
+    """Check that a policy whose items are to be weighed, or ranked by their loss, tells them apart.
+
+    Raises:
+        ConfigError: its loss is that of a whole batch.
+    """
+    for is_given, flag in (
+        (cfg.sample_weighting is not None, "--sample_weighting"),
+        (cfg.curriculum.difficulty == LOSS, f"--curriculum.difficulty={LOSS}"),
+    ):
+        if is_given and not policy.has_item_losses:
+            raise ConfigError(
+                f"{flag} needs the loss of each item, and {policy.name} has one of the whole batch: its "
+                "forward lacks the arguments reduction and totals of PreTrainedPolicy.forward. Leave it out."
+            )
+
+
 def check_publishing(cfg: TrainConfig) -> None:
     """Fail now, not after the last step, when the policy is to be uploaded and cannot be.
 
@@ -94,32 +113,24 @@ def check_publishing(cfg: TrainConfig) -> None:
 
 
 def check_tracking(cfg: TrainConfig) -> None:
-    """Fail now, not with half a run on disk, when Weights & Biases was asked for and is not installed.
+    """Fail now, not with half a run on disk, when a dashboard was asked for and is not installed.
 
     Raises:
         MissingExtraError: it is not.
     """
-    if cfg.wandb.enable:
+    if cfg.wandb.enable and cfg.wandb.mode != "disabled":
         require("wandb", extra="wandb")
+    if cfg.trackio.enable:
+        require("trackio", extra="trackio")
 
 
-def check_finite(means: dict[str, float], *, step: int) -> None:
-    """Stop a run whose loss is no longer a number.
-
-    Raises:
-        TrainingError: it is not.
-    """
-    if not math.isfinite(means.get("loss", 0.0)):
-        raise TrainingError(f"The loss became {means['loss']} before step {step}. {WHAT_TO_TRY}")
-
-
-def check_weights(model: nn.Module, *, step: int) -> None:
-    """Stop a run before it saves weights that are no longer numbers.
+def check_weights(weights: Mapping[str, Tensor], *, step: int) -> None:
+    """Stop a run whose weights, on the host, are no longer numbers, before they are saved.
 
     Raises:
         TrainingError: some are not.
     """
-    if not all(bool(torch.isfinite(value).all()) for value in model.parameters()):
+    if not all(map(is_finite, weights.values())):
         raise TrainingError(f"The weights became NaN or infinite before step {step}. {WHAT_TO_TRY}")
 
 

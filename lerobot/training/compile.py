@@ -11,12 +11,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.policies.policy import PreTrainedPolicy
@@ -47,6 +47,19 @@ class Compilation:
         self.shapes: dict[str, torch.Size] | None = None  # of the batches that the code is for
         policy.compile(mode=None if mode in (True, "default") else mode, fullgraph=True, dynamic=False)
         torch.compiler.set_stance("force_eager")  # what is not a training step
+
+    def of(self, model: nn.Module) -> Callable[..., tuple[Tensor, dict[str, Any] | None]]:
+        """What to call for the loss instead of the policy, or of the model that it is wrapped in."""
+
+        def compute(
+            batch: Mapping[str, Any], *, totals: Mapping[str, Tensor] | None = None
+        ) -> tuple[Tensor, dict[str, Any] | None]:
+            with self.step(batch):
+                loss, info = model(batch, totals=totals)
+            # Copies: a CUDA graph overwrites its results when it is started again.
+            return loss.clone(), {name: _copy(value) for name, value in (info or {}).items()}
+
+        return compute
 
     @contextmanager
     def step(self, batch: Mapping[str, Any]) -> Iterator[None]:
@@ -80,6 +93,10 @@ class Compilation:
     def close(self) -> None:
         """Let other code of this process compile again."""
         torch.compiler.set_stance("default")
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def check_tools(device: torch.device) -> None:

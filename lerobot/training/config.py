@@ -11,16 +11,20 @@ from typing import Any, Literal
 
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES, apply_aliases
-from lerobot.core.config import decode, encode, extra, read_file, stored_as
-from lerobot.core.errors import CheckpointError, ConfigError
+from lerobot.core.config import decode, encode, extra, read_file, read_section, stored_as
+from lerobot.core.errors import ConfigError
 from lerobot.core.flags import merge
+from lerobot.core.text import Text
 from lerobot.datasets.source import DatasetConfig
 from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.config import EvalConfig
 from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
-from lerobot.policies.locate import locate
+from lerobot.training import origin
+from lerobot.training.contradictions import check_keeping, check_objective, check_processes
+from lerobot.training.releases import from_other_releases, with_weighting_section
+from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
     CurriculumConfig,
     EarlyStoppingConfig,
@@ -89,8 +93,11 @@ class TrainConfig:
     )  # true: the policy's schedule or a cosine; or a schedule's name
     pin_memory: bool = extra(True)  # page-locked host memory for transfers to CUDA
     loader_workers: Literal["threads", "processes"] = extra("threads")  # what num_workers counts
-    auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: find the largest that fits
-    batch_size_is: Literal["per_process", "global"] = extra("per_process")  # what batch_size counts
+    auto_batch_size: bool = extra(False)  # what --batch_size=auto sets: take the largest that fits
+    batch_size_is: Literal["per_process", "global"] = extra(
+        "per_process"
+    )  # what batch_size counts; global is all frames of a step, of all processes and micro-batches
+    global_batch_size: int | None = extra(None)  # set by batch_size_is=global: frames of a whole step
     num_processes: int | None = extra(None)  # processes on this machine; null is one per visible GPU
     parallelism: Literal["ddp", "fsdp"] = extra("ddp")  # whole copies of the policy, or one in shards
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = extra(False)  # torch.compile
@@ -100,10 +107,12 @@ class TrainConfig:
     statistics: Literal["dataset", "checkpoint"] | None = extra(None)  # whose numbers normalise a fine-tuning
     curriculum: CurriculumConfig = extra(factory=CurriculumConfig)  # easy episodes first
     early_stopping: EarlyStoppingConfig = extra(factory=EarlyStoppingConfig)  # end when it gets no better
-    on_nan: Literal["stop", "skip"] = extra("stop")  # what a loss or gradient that is no number does
+    on_nan: Literal["stop", "skip"] = extra(
+        "stop"
+    )  # a loss or gradient that is NaN: stop the run or skip the step
     keep_last: int | None = extra(None)  # newest checkpoints that are kept; null keeps all
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
-    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0 makes it wait
+    eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0: it waits instead
     trackio: TrackioConfig = extra(factory=TrackioConfig)  # Trackio
     online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
@@ -126,19 +135,41 @@ class TrainConfig:
                 "--dataset.streaming=true is read by threads; leave out "
                 f"--loader_workers={self.loader_workers}."
             )
+        for is_given, flag in (
+            (self.curriculum.difficulty is not None, "--curriculum.difficulty"),
+            (self.sample_weighting is not None, "--sample_weighting"),
+        ):
+            if self.dataset.streaming and is_given:
+                raise ConfigError(
+                    f"{flag} needs every episode at hand, and --dataset.streaming=true reads them as they "
+                    "come. Leave one of them out."
+                )
+        if self.statistics == "checkpoint" and not self.policy.pretrained_path:
+            raise ConfigError("--statistics=checkpoint needs the checkpoint: give --policy.path=CHECKPOINT.")
+        if self.statistics == "checkpoint" and self.dataset.stats == "per_dataset":
+            raise ConfigError(
+                "--statistics=checkpoint and --dataset.stats=per_dataset contradict each other; give one."
+            )
         if self.eval_steps > 0 and self.dataset.eval_split == 0:
             raise ConfigError("--eval_steps needs held-out episodes: give --dataset.eval_split=0.1 or so.")
+        check_objective(self)
+        check_processes(self)
+        check_keeping(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
             (self.reward_model is not None, "--reward_model"),
-            (self.peft is not None, "--peft"),
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
             (self.online_training, "--online_training"),
-            (self.sample_weighting is not None, "--sample_weighting"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
+
+    @property
+    def uses_ema(self) -> bool:
+        """Whether an average of the weights is kept: `ema.enable`, or else the policy's choice."""
+        assert self.policy is not None
+        return self.policy.uses_ema if self.ema.enable is None else self.ema.enable
 
     @property
     def name(self) -> str:
@@ -157,58 +188,45 @@ MINIMUM = {
     "eval_freq": 0,
     "save_freq": 0,
     "gradient_accumulation_steps": 1,
+    "eval_workers": 0,
 }
 
 
 def complete(file: Tree, flags: Tree) -> Tree:
     """One tree from file and flags, with the checkpoint's config, resumed run and presets filled in."""
-    flags = dict(flags)
+    file, flags = with_weighting_section(file), with_weighting_section(flags)
     config_path = flags.pop("config_path", None)
     if (
         config_path and Path(str(config_path)).name == keys.TRAIN_CONFIG_FILE
     ):  # written by a run, not a person
         file = without_unknown(file, source=str(config_path))
-    if str(flags.get("resume", file.get("resume", False))).lower() in ("true", "yes", "1"):
-        file, flags = _resumed(file, flags, config_path)
+    if origin.is_asked(flags.get("resume", file.get("resume", False))):
+        path, flags = origin.resumed(file, flags, config_path=config_path)
+        if path != Path(str(config_path)):
+            file = without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
+        origin.say_changes(file, flags)
+        if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
+            file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
     tree = merge(file, flags)
+    whole = tree.pop("global_batch_size", None)
+    if whole and "batch_size" not in flags:  # of a run whose steps stay as large with other processes
+        tree |= {"batch_size": whole, "batch_size_is": "global"}
     if isinstance(tree.get("policy"), dict):
         tree["policy"] = fill_from_checkpoint(tree["policy"])
+    if str(tree.get("batch_size", "")).strip().lower() == "auto":
+        del tree["batch_size"]
+        tree["auto_batch_size"] = True
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
+    else:
+        _choose_schedule(tree, preset=None, given=_section(tree.get("scheduler")))
     return tree
-
-
-def _resumed(file: Tree, flags: Tree, config_path: Any) -> tuple[Tree, Tree]:
-    """The saved config of the run to continue, and the flags that go on top of it."""
-    folder = Path(str(config_path)).parent if config_path else None
-    if folder is None or folder.name != keys.PRETRAINED_FOLDER:
-        output_dir = flags.get("output_dir", file.get("output_dir"))
-        if not output_dir:
-            raise ConfigError(
-                "--resume=true needs the run to continue: give --output_dir=RUN or "
-                "--config_path=RUN/checkpoints/last/pretrained_model/train_config.json."
-            )
-        try:
-            folder = locate(str(output_dir))
-        except CheckpointError as error:
-            raise ConfigError(f"--resume=true: {output_dir} holds no checkpoint to continue from.") from error
-        path = folder / keys.TRAIN_CONFIG_FILE
-        saved = apply_aliases(read_file(path), TRAIN_ALIASES)
-        file = merge(without_unknown(saved, source=str(path)), file)
-    checkpoint = folder.resolve().parent
-    flags = merge(flags, {"resume": True, "checkpoint_path": str(checkpoint)})
-    if isinstance(file.get("policy"), dict) and "device" in file["policy"]:
-        file = merge(file, {"policy": {"device": portable_device(file["policy"]["device"])}})
-    policy = flags.get("policy", {})
-    flags["policy"] = (policy if isinstance(policy, dict) else {}) | {"pretrained_path": str(folder)}
-    # The run goes on in its own folder, also when it was moved.
-    flags.setdefault("output_dir", str(checkpoint.parent.parent))
-    return file, flags
 
 
 def without_unknown(tree: Tree, *, source: str) -> Tree:
     """The tree of a run's own file without the keys of newer releases, which one warning names."""
     unknown: Tree = {}
+    tree = from_other_releases(tree)
     config = decode(TrainConfig, tree, unknown=unknown)
     if not unknown:
         return tree
@@ -222,25 +240,50 @@ def _fill_presets(tree: Tree, *, file: Tree, flags: Tree) -> None:
     A saved file repeats the preset of its own policy settings: those copies are not a user's choice, so that
     `--policy.optimizer_lr` on top of a saved file does what it says.
     """
-    policy = _decoded(tree.get("policy"))
+    policy, before = _decoded(tree.get("policy")), _decoded(file.get("policy"))
     if policy is None:
         return
-    before = _decoded(file.get("policy"))
-    for section in ("optimizer", "scheduler"):
-        preset = encode(getattr(policy, f"get_{section}_preset")()) or {}
-        copied = encode(getattr(before, f"get_{section}_preset")()) if before is not None else None
-        chosen = file.get(section)
-        if isinstance(chosen, dict) and isinstance(copied, dict) and chosen.get("type") == copied.get("type"):
-            chosen = {
-                key: value for key, value in chosen.items() if key == "type" or copied.get(key) != value
-            }
-        for given in (_section(chosen), _section(flags.get(section))):
-            preset = merge({section: preset}, {section: given})[section]  # another type replaces it whole
-        tree[section] = preset or None
-    _choose_schedule(tree)
+    optimizer = encode(policy.get_optimizer_preset())
+    own = encode(before.get_optimizer_preset()) if before is not None else None
+    for given in (_chosen(file.get("optimizer"), own), _section(flags.get("optimizer"))):
+        optimizer = _over_preset(optimizer, given)
+    tree["optimizer"] = optimizer
+    own = encode(before.get_scheduler_preset()) if before is not None else None
+    given = merge({"_": _chosen(file.get("scheduler"), own)}, {"_": _section(flags.get("scheduler"))})[
+        "_"
+    ]  # a type of its own in the flags replaces that of the file
+    _choose_schedule(tree, preset=encode(policy.get_scheduler_preset()), given=given)
+
+
+def _chosen(section: Any, own: Tree | None) -> Tree:
+    """What a file says of an optimizer or schedule, without copies of the policy's preset."""
+    if not isinstance(section, dict) or not isinstance(own, dict) or section.get("type") != own.get("type"):
+        return _section(section)
+    return {key: value for key, value in section.items() if key not in own or own[key] != value}
+
+
+def _over_preset(preset: Tree, given: Tree) -> Tree:
+    """The preset with the given fields; another type replaces it whole, unless it is a kind of the same."""
+    if "type" in given:
+        chosen, own = (OptimizerConfig.get_choice_class(str(one["type"])) for one in (given, preset))
+        if issubclass(chosen, own):
+            return {**preset, **given}
+    return merge({"_": preset}, {"_": given})["_"]
+
+
+def _choose_schedule(tree: Tree, *, preset: Tree | None, given: Tree) -> None:
+    tree["scheduler"] = choose_schedule(
+        tree.get("lr_scheduler"),
+        preset=preset,
+        given=given,
+        steps=tree.get("steps"),
+        lr=_section(tree.get("optimizer")).get("lr"),
+    )
 
 
 def _section(value: Any) -> Tree:
+    if isinstance(value, Text) and value.strip().startswith("{"):
+        value = read_section(value)
     return value if isinstance(value, dict) else {}
 
 
@@ -252,22 +295,9 @@ def _decoded(section: Any) -> PreTrainedConfig | None:
     )
 
 
-def _choose_schedule(tree: Tree) -> None:
-    """What `--lr_scheduler` asks for: the preset or a cosine, none, or a schedule by name."""
-    wanted = str(tree.get("lr_scheduler", "")).lower()
-    if wanted in ("", "none", "null", "true"):
-        if wanted == "true" and not tree["scheduler"]:
-            tree["scheduler"] = {"type": "diffuser", "name": "cosine", "num_warmup_steps": 500}
-    elif wanted == "false":
-        tree["scheduler"] = None
-    elif _section(tree["scheduler"]).get("type", wanted) != wanted:
-        tree["scheduler"] = {"type": wanted}
-    else:
-        tree["scheduler"] = {"type": wanted} | _section(tree["scheduler"])
-
-
-def load_train_config(path: Path) -> TrainConfig:
-    """The config a `train_config.json` holds; keys of other releases are ignored with one warning."""
-    return decode(
-        TrainConfig, without_unknown(apply_aliases(read_file(path), TRAIN_ALIASES), source=str(path))
-    )
+def load_train_config(path: Path, *, is_quiet: bool = False) -> TrainConfig:
+    """The config a `train_config.json` holds; other releases' keys are left out, with one warning or none."""
+    tree = apply_aliases(read_file(path), TRAIN_ALIASES)
+    if is_quiet:
+        return decode(TrainConfig, from_other_releases(tree), unknown={})
+    return decode(TrainConfig, without_unknown(tree, source=str(path)))

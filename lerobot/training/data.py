@@ -8,15 +8,18 @@ not grow with their number. The order never depends on the workers, and how far 
 """
 
 import math
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch.multiprocessing
+from torch import Tensor
 
+from lerobot.core import keys
 from lerobot.core.errors import TrainingError
 
 Batch = dict[str, Any]
@@ -41,6 +44,9 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Enter epoch `epoch` at frame `start_index`."""
+
+    def over(self, frames: Sequence[Tensor]) -> "Sampler":
+        """The same rule for other frames, (N,) of each dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,26 @@ class Position:
     def from_state(cls, state: dict[str, int]) -> Self:
         """The reverse of `state`."""
         return cls(**state)
+
+
+class Part(NamedTuple):
+    """The frames of a batch that one process reads.
+
+    The last batch of an epoch may have fewer frames than there are processes. One without a frame gets a
+    filler that counts nothing in the loss, so that the others need not wait for it.
+    """
+
+    frames: list[int]
+    is_filler: bool = False
+
+    def finish(self, batch: Batch) -> Batch:
+        """The batch that was read, marked when it is a filler."""
+        return weightless(batch) if self.is_filler else batch
+
+
+def weightless(batch: Batch) -> Batch:
+    """The batch with items that count nothing."""
+    return batch | {keys.LOSS_WEIGHT: torch.zeros(len(batch[keys.INDEX]))}  # (B,)
 
 
 class BatchLoader:
@@ -119,33 +145,42 @@ class BatchLoader:
         """Where to go on when a run was saved at this position by so many processes: at the same frame."""
         return position
 
-    def index_batches(self) -> Iterator[list[int]]:
-        """Frame numbers of each batch of this process, for ever."""
+    def item(self) -> Batch:
+        """A batch of one item; the order of frames stays as it is."""
+        return self.dataset.batch(next(filter(None, self.parts())).frames[:1])
+
+    def index_batches(self) -> Iterator[list[int] | None]:
+        """Frame numbers of each batch of this process, for ever; none where it gets a filler."""
+        return (part and ([] if part.is_filler else part.frames) for part in self.parts())
+
+    def parts(self) -> Iterator[Part | None]:
+        """What this process reads of each batch, for ever.
+
+        None says that what follows depends on the steps before, so that nothing is read ahead over it.
+        """
         epoch, offset, size = self.start.epoch, self.start.offset, self.batch_size * self.num_ranks
         while True:
             self.sampler.load_state_dict({"epoch": epoch, "start_index": offset})
             order = list(self.sampler)
             for first in range(0, len(order), size):
-                yield self._own_part(order[first : first + size])
+                frames = order[first : first + size]
+                own = frames[self.rank :: self.num_ranks]
+                yield Part(own or frames[:1], is_filler=not own)
             epoch, offset = epoch + 1, 0
-
-    def _own_part(self, frames: list[int]) -> list[int]:
-        if self.num_ranks == 1:
-            return frames
-        # The last batch of an epoch may be short; a process without a frame would keep the others waiting.
-        return frames[self.rank :: self.num_ranks] or frames[:1]
 
     def __iter__(self) -> Iterator[Batch]:
         if self.num_workers == 0:
-            yield from (self.dataset.batch(indices) for indices in self.index_batches())
+            yield from (part.finish(self.dataset.batch(part.frames)) for part in self.parts() if part)
             return
         pool, read = self._pool()
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[tuple[Part, Future[Batch]]] = deque()
         try:
-            for indices in self.index_batches():
-                waiting.append(pool.submit(read, indices))
-                if len(waiting) > self.num_workers * self.prefetch:
-                    yield waiting.popleft().result()
+            for part in self.parts():
+                if part is not None:
+                    waiting.append((part, pool.submit(read, part.frames)))
+                while len(waiting) > (0 if part is None else self.num_workers * self.prefetch):
+                    first, batch = waiting.popleft()
+                    yield first.finish(batch.result())
         except BrokenProcessPool as error:
             raise TrainingError(
                 "A loader process ended without a word; the system may have stopped it for its memory. "
@@ -171,6 +206,9 @@ _source: BatchSource  # of a loader process
 
 def _open(dataset: BatchSource) -> None:
     global _source
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the run ends its workers itself
     torch.set_num_threads(1)  # the processes are the parallelism
     _source = dataset
 

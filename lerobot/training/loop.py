@@ -3,72 +3,94 @@
 batch -> forward -> backward -> clip -> step -> schedule;  log, validate, evaluate, save where they are due
 """
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lerobot.core.command import LAUNCHED
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
+from lerobot.training.batch_size import choose_batch_size
 from lerobot.training.config import TrainConfig
 from lerobot.training.finish import finish
 from lerobot.training.header import header
+from lerobot.training.row import training_row
 from lerobot.training.run import start
+from lerobot.training.shortage import no_room_explained, shortage_explained
 from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
-from lerobot.training.validation import evaluate_in_env, validation_loss
+from lerobot.training.validation import evaluations, last_evaluations, validate
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
+ECHO_S = 1.0  # a launcher passes a Ctrl-C on that the terminal has sent to all its processes already
 
 
 def train(cfg: TrainConfig) -> Path:
     """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
-        run = start(cfg, world)
+        with no_room_explained(world.device):
+            run = start(cfg, world)
+            choose_batch_size(run)
         if cfg.resume:
             restore_state(run)
         run.open()
         run.console.header(header(run))
         try:
-            with run.console:
+            with run.console, run.saver, shortage_explained(run):
                 for group in run.batches():
                     update(run, group)
                     run.step += 1
                     run.console.advance(run.step)
-                    stopping = world.any(stop.is_set(), is_vote=run.due(VOTE_EVERY))
                     if run.due(run.cfg.log_freq) or run.finished:
-                        run.log()
+                        run.log(training_row(run))
                     if run.due(run.cfg.eval_steps):
-                        run.log({"eval/loss": validation_loss(run)})
-                    if run.cfg.env is not None and run.due(run.cfg.eval_freq):
-                        run.log(evaluate_in_env(run))
+                        run.log(validate(run))
+                    for row in evaluations(run, stop=stop):
+                        run.log(row)
+                    is_over = stop.is_set() or run.has_stalled or run.failure is not None
+                    stopping = world.any(is_over, is_vote=run.due(VOTE_EVERY))
                     if run.cfg.save_checkpoint and (run.due(run.cfg.save_freq) or run.finished or stopping):
-                        save_checkpoint(run)
+                        with run.untimed("saving"):
+                            save_checkpoint(run)
                     if stopping and not run.finished:
                         break
+                for row in last_evaluations(run, stop=stop):
+                    run.log(row)
         finally:
             run.close()
-        return finish(run)
+        last = finish(run)
+        if run.failure is not None:
+            raise run.failure
+        return last
 
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
+    """An event that Ctrl-C, SIGTERM or a scheduler's signal sets; a second Ctrl-C interrupts at once."""
+    stop, asked_s = threading.Event(), 0.0
 
     def ask(number: int, frame: object) -> None:
-        if stop.is_set():
+        nonlocal asked_s
+        if not stop.is_set():
+            stop.set()
+            asked_s = time.monotonic()
+            if LAUNCHED not in os.environ:  # else the launcher has said it
+                sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+        elif number == signal.SIGINT and time.monotonic() - asked_s > ECHO_S:
             raise KeyboardInterrupt
-        stop.set()
-        sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:

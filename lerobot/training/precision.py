@@ -1,6 +1,7 @@
 """Which numbers and kernels to compute with: float32, or half precision where the device has it."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -38,6 +39,12 @@ def half_precision(cfg: TrainConfig, device: torch.device) -> torch.dtype | None
         return torch.float16
     logger.warning("Half precision was asked for; %s does not have it, computing in float32.", device.type)
     return None
+
+
+def autocast(cfg: TrainConfig, device: torch.device) -> AbstractContextManager:
+    """A context that computes in half precision, where it was asked for and the device has it."""
+    dtype = half_precision(cfg, device)
+    return torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext()
 
 
 def choose_kernels(device: torch.device, *, is_deterministic: bool) -> None:

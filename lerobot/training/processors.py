@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from lerobot.core import keys
-from lerobot.datasets.mixture import DATASET_INDEX, MixtureMetadata
+from lerobot.datasets.mixture import MixtureMetadata
 from lerobot.policies.build import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
 from lerobot.training.config import TrainConfig
 from lerobot.training.data import Batch
 from lerobot.training.source import Metadata
+from lerobot.training.statistics import check_statistics, uses_stored
 
 PER_DATASET_FOLDER = "per_dataset"  # beside the main pipelines in a checkpoint; one folder per dataset
 
@@ -34,7 +35,11 @@ def build_processors(cfg: TrainConfig, meta: Metadata) -> list[Pair]:
     """Pre- and postprocessors: one pair for all data, or with `--dataset.stats=per_dataset` one per dataset.
 
     The first pair is the policy's own, which evaluation uses and a checkpoint holds under the usual names. A
-    resumed run gets what its checkpoint holds, others this data's statistics.
+    resumed run gets what its checkpoint holds, others this data's statistics or, with
+    `--statistics=checkpoint`, those of the policy they begin with.
+
+    Raises:
+        MissingStatsError: a feature that is scaled has no statistics.
     """
     if not (cfg.dataset.stats == "per_dataset" and isinstance(meta, MixtureMetadata)):
         return [_pair(cfg, meta, meta.stats, folder=None)]
@@ -45,27 +50,43 @@ def build_processors(cfg: TrainConfig, meta: Metadata) -> list[Pair]:
 def _pair(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any], *, folder: Path | None) -> Pair:
     policy = cfg.policy
     assert policy is not None
-    if cfg.resume:
+    if uses_stored(cfg):
         stored = Path(str(policy.pretrained_path)) / folder if folder else policy.pretrained_path
-        return make_pre_post_processors(policy, stored)
-    stats = dict(deepcopy(stats))
-    if cfg.dataset.use_imagenet_stats:
-        for name in set(meta.camera_keys) - set(meta.depth_keys):
-            stats[name] = {**stats.get(name, {}), **IMAGENET}
-    stats = {cfg.rename_map.get(name, name): value for name, value in stats.items()}
-    before, after = make_pre_post_processors(policy, policy.pretrained_path, dataset_stats=stats)
-    if cfg.input_shapes:
+        before, after = make_pre_post_processors(policy, stored)
+    else:
+        before, after = make_pre_post_processors(
+            policy, policy.pretrained_path, dataset_stats=_stats_of_data(cfg, meta, stats)
+        )
+    check_statistics(cfg, meta, (before, after))
+    if cfg.input_shapes and not cfg.resume:
         before.steps = [step for step in before.steps if not isinstance(step, ResizeImagesProcessorStep)]
         sizes = {name: shape[1:] for name, shape in cfg.input_shapes.items()}
         before.steps.insert(1, ResizeImagesProcessorStep(sizes))
     return before, after
 
 
+def _stats_of_data(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any]) -> dict[str, Any]:
+    """The data's statistics under the policy's names, ImageNet's for colour cameras if asked for."""
+    stats = dict(deepcopy(stats))
+    if cfg.dataset.use_imagenet_stats:
+        for name in set(meta.camera_keys) - set(meta.depth_keys):
+            stats[name] = {**stats.get(name, {}), **IMAGENET}
+    return {cfg.rename_map.get(name, name): value for name, value in stats.items()}
+
+
+def prepare(cfg: TrainConfig, pairs: Sequence[Pair], batch: Batch) -> Batch:
+    """A batch of the dataset, on the device already, as the policy reads it."""
+    batch = {cfg.rename_map.get(key, key): value for key, value in batch.items()}
+    if cfg.task is not None:
+        batch["task"] = [cfg.task] * len(batch["index"])
+    return preprocess(pairs, batch)
+
+
 def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:
     """The batch as the policy reads it, each row through the preprocessor of its dataset."""
     if len(pairs) == 1:
         return pairs[0][0](batch)
-    owner = batch[DATASET_INDEX]  # (B,)
+    owner = batch[keys.DATASET_INDEX]  # (B,)
     done, places = [], []
     for k, (before, _) in enumerate(pairs):
         rows = (owner == k).nonzero().squeeze(1)

@@ -1,9 +1,13 @@
 """Sections of a run's settings: tracking, averaging, adapters, weighting, curriculum, stopping early."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from lerobot.core.config import extra
+from lerobot.core.errors import ConfigError, suggest
+
+LENGTH, LOSS, COLUMN, JSON = "length", "loss", "column:", ".json"  # what --curriculum.difficulty may be
 
 
 @dataclass(kw_only=True)
@@ -15,9 +19,9 @@ class WandBConfig:
     project: str = "lerobot"  # project name
     entity: str | None = None  # user or team
     notes: str | None = None  # free text shown with the run
-    run_id: str | None = None  # id of the run to continue
-    mode: Literal["online", "offline", "disabled"] | None = None  # online, offline or disabled
-    add_tags: bool = True  # tag the run with policy, dataset, seed
+    run_id: str | None = None  # id of the run to continue; a resumed run finds its own
+    mode: Literal["online", "offline", "disabled"] | None = None  # offline: upload later with `wandb sync`
+    add_tags: bool = True  # tag the run with policy, seed, dataset, environment
     tags: list[str] | None = extra(None)  # further tags
 
 
@@ -28,6 +32,7 @@ class TrackioConfig:
     enable: bool = False  # send metrics to Trackio
     project: str = "lerobot"  # project name
     space_id: str | None = None  # Hugging Face Space that shows the dashboard; null keeps it on this machine
+    run_name: str | None = None  # name of the run there, by which it is continued; null is job_name and time
 
 
 @dataclass(kw_only=True)
@@ -59,25 +64,62 @@ class PeftConfig:
     lora_alpha: int | None = None  # scale of the adapters; null is r
 
 
+# Kinds of weighting, and their extra_params.
+WEIGHTINGS = {"rabc": ("fallback_weight", "chunk_size"), "column": ("column",), "tasks": (), "uniform": ()}
+
+
 @dataclass(kw_only=True)
 class SampleWeightingConfig:
-    """Weights of items in the loss, from predicted progress (RA-BC)."""
+    """Weights of items in the loss: from predicted progress (RA-BC), a column, or by task."""
 
-    type: str = "rabc"  # how weights are made
-    progress_path: str | None = None  # table with the progress of every frame
-    head_mode: str = "sparse"  # which head's progress is read
-    kappa: float = 0.01  # progress per step from which an item counts fully
-    epsilon: float = 1e-6  # against division by zero
-    extra_params: dict[str, Any] = field(default_factory=dict)  # further settings of a kind of weighting
+    type: str = "rabc"  # rabc, column (extra_params={column: NAME}), tasks (all count the same), uniform
+    progress_path: str | None = None  # rabc: table of progress; null is sarm_progress.parquet of the dataset
+    head_mode: str = "sparse"  # rabc: sparse or dense, which head's progress is read
+    kappa: float = 0.01  # rabc: progress over a chunk from which an item counts fully
+    epsilon: float = 1e-6  # rabc: against division by zero
+    extra_params: dict[str, Any] = field(default_factory=dict)  # rabc: fallback_weight, chunk_size; column
+
+    def __post_init__(self) -> None:
+        if self.type not in WEIGHTINGS:
+            raise ConfigError(
+                f"--sample_weighting.type={self.type}: expected one of {', '.join(WEIGHTINGS)}."
+                f"{suggest(self.type, WEIGHTINGS)}"
+            )
+        known = WEIGHTINGS[self.type]
+        for name in self.extra_params:
+            if name not in known:
+                raise ConfigError(
+                    f"--sample_weighting.extra_params={{{name}: ...}}: {self.type} takes "
+                    f"{' and '.join(known) or 'none'}.{suggest(name, known)}"
+                )
 
 
 @dataclass(kw_only=True)
 class CurriculumConfig:
     """Begin with easy episodes: up to each threshold of the run, only the easiest part of them is drawn."""
 
-    difficulty: str | None = None  # length, loss, column:NAME, or a JSON file {episode: number}; null is off
-    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.7])  # shares of the run
+    difficulty: str | None = None  # length, loss, column:NAME, or a .json file {episode: number}; null is off
+    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.7])  # shares of the run, ascending
     shares: list[float] = field(default_factory=lambda: [1 / 3, 2 / 3])  # easiest share drawn before each
+
+    def __post_init__(self) -> None:
+        kind = self.difficulty
+        if not (kind in (None, LENGTH, LOSS) or kind.startswith(COLUMN) or kind.endswith(JSON)):
+            raise ConfigError(
+                f"--curriculum.difficulty={kind}: expected length, loss, column:NAME, or a .json file "
+                f"{{episode: number}}.{suggest(kind, (LENGTH, LOSS))}"
+            )
+        if len(self.thresholds) != len(self.shares):
+            raise ConfigError(
+                f"--curriculum.thresholds={self.thresholds} and --curriculum.shares={self.shares}: expected "
+                "as many numbers in both, a share to draw before each threshold."
+            )
+        for name in ("thresholds", "shares"):
+            values = [0, *getattr(self, name), 1]
+            if any(low >= high for low, high in pairwise(values)):
+                raise ConfigError(
+                    f"--curriculum.{name}={getattr(self, name)}: expected ascending numbers between 0 and 1."
+                )
 
 
 @dataclass(kw_only=True)

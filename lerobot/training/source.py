@@ -5,6 +5,7 @@ DatasetConfig -> metadata (before the policy is built) -> datasets -> sampler ov
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.dataset import LeRobotDataset
@@ -14,6 +15,7 @@ from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
 from lerobot.datasets.stats import check_shapes
 from lerobot.training.config import TrainConfig
+from lerobot.training.curriculum import Curriculum, StagedLoader
 from lerobot.training.data import BatchLoader
 from lerobot.training.split import frames_of, split_episodes
 from lerobot.training.stream import StreamedSource, StreamLoader, open_stream
@@ -88,12 +90,18 @@ def open_source(
 
 
 def build_loader(
-    cfg: TrainConfig, source: Source | StreamedSource, *, rank: int = 0, num_ranks: int = 1
+    cfg: TrainConfig,
+    source: Source | StreamedSource,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    curriculum: Curriculum | None = None,
 ) -> BatchLoader | StreamLoader:
-    """Batches of the source for this process."""
+    """Batches of the source for this process, in the order of the curriculum if there is one."""
     if isinstance(source, StreamedSource):
         return StreamLoader(source.dataset, batch_size=cfg.batch_size, prefetch=cfg.prefetch_factor)
-    return BatchLoader(
+    kind = BatchLoader if curriculum is None else partial(StagedLoader, curriculum)
+    return kind(
         source.dataset,
         source.sampler,
         batch_size=cfg.batch_size,

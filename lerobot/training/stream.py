@@ -18,7 +18,7 @@ from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch, Position
+from lerobot.training.data import Batch, Position, weightless
 from lerobot.training.split import split_episodes
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class StreamLoader:
     """Batches of this process for ever, beginning at `start`; the same interface as `BatchLoader`.
 
     Each process streams a part of every epoch. Parts differ by a frame at most, and where that makes one
-    batch less, a frame is repeated, so that processes stay in step.
+    batch less, a filler that counts nothing in the loss keeps processes in step.
 
     Args:
         prefetch: batches kept ready.
@@ -118,6 +118,11 @@ class StreamLoader:
         )
         return position.at(offset=0)
 
+    def item(self) -> Batch:
+        """A batch of one item; the order of frames stays as it is."""
+        self.dataset.set_epoch(self.start.epoch)
+        return next(iter(self.dataset.batches(1)))
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches; a thread stacks them ahead."""
         batches = self._batches()
@@ -143,12 +148,11 @@ class StreamLoader:
                 yield batch
                 left -= 1
             if left > 0:
-                yield self._one_more(batch)
+                yield weightless(self._one_more(batch))
             epoch, offset = epoch + 1, 0
 
     def _one_more(self, batch: Batch | None) -> Batch:
         """A batch of one frame: of the last batch, or of the part where it went on at its very end."""
         if batch is None:
-            self.dataset.set_epoch(self.start.epoch)
-            batch = next(iter(self.dataset.batches(1)))
+            batch = self.item()
         return {name: values[:1] for name, values in batch.items()}

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lerobot.training.stopwatch import Stopwatch
+
 Batch = dict[str, Any]
 NUM_BUFFERS = 2  # one is filled while the other is copied
 
@@ -23,17 +25,26 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     }
 
 
-def feed(batches: Iterable[Batch], device: torch.device, *, pin: bool = True) -> Iterator[Batch]:
+def feed(
+    batches: Iterable[Batch], device: torch.device, *, pin: bool = True, stopwatch: Stopwatch | None = None
+) -> Iterator[Batch]:
     """The batches on `device`; on CUDA the next one is on its way while the current one is used."""
+    watch = stopwatch or Stopwatch(device)
     if device.type != "cuda":
-        yield from (to_device(batch, device) for batch in batches)
+        for batch in batches:
+            with watch.span("transfer"):
+                moved = to_device(batch, device)
+            yield moved
         return
     lane = _Lane(device, pin=pin)
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
-        sent = lane.send(batch)
+        with watch.span("transfer"):
+            sent = lane.send(batch)
         if ahead is not None:
-            yield lane.receive(*ahead)
+            with watch.span("transfer"):
+                moved = lane.receive(*ahead)
+            yield moved
         ahead = sent
     if ahead is not None:
         yield lane.receive(*ahead)

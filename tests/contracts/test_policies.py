@@ -14,6 +14,7 @@ from lerobot.core.types import FeatureType
 from lerobot.policies.build import get_policy_class, make_policy, make_pre_post_processors
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.training.parts import find_part, freeze, known_parts
 
 NAMES = PreTrainedConfig.get_known_choices()
 SIZE = 2
@@ -103,6 +104,134 @@ def test_loss_and_its_parts(config):
     for name, value in (info or {}).items():
         assert isinstance(name, str)
         assert not (isinstance(value, torch.Tensor) and value.requires_grad), name
+
+
+@pytest.fixture
+def equal_draws(monkeypatch):
+    """Every item of every batch gets the same random numbers, so that a batch may be cut."""
+    kept: dict[tuple, torch.Tensor] = {}
+
+    def patched(name, original):
+        def draw(*args, **how):
+            value = original(*args, **how)
+            if not value.dim():
+                return value
+            return kept.setdefault((name, value.shape[1:]), value[:1]).expand_as(value).clone()
+
+        return draw
+
+    for name in ("rand", "randn", "rand_like", "randn_like", "randint"):
+        monkeypatch.setattr(torch, name, patched(name, getattr(torch, name)))
+
+
+def padded_batch(config, before, *, size: int) -> dict:
+    """A preprocessed batch whose items have fewer and fewer actions that are no padding."""
+    raw = raw_batch(config, size=size)
+    for name in config.output_features:
+        is_pad = raw[name + keys.PAD_SUFFIX]
+        if is_pad.dim() == 2:
+            length = is_pad.shape[1]
+            is_pad |= torch.arange(length) >= torch.linspace(length, 1, size).ceil()[:, None]
+    return before(raw)
+
+
+def cut(batch, at: int, *, size: int) -> list[dict]:
+    """The first `at` items, and the others."""
+
+    def part(value, chosen):
+        is_long = isinstance(value, list) or (isinstance(value, torch.Tensor) and value.dim() > 0)
+        return value[chosen] if is_long and len(value) == size else value
+
+    slices = (slice(0, at), slice(at, size))
+    return [{name: part(value, chosen) for name, value in batch.items()} for chosen in slices]
+
+
+def gradients(policy) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    policy.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_accumulated_parts_equal_the_whole(config, is_weighted, equal_draws):
+    policy, (before, _) = built(config)
+    policy.train()
+    batch = padded_batch(config, before, size=4)
+    if is_weighted and policy.has_item_losses:
+        batch[keys.LOSS_WEIGHT] = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    whole, whole_info = policy(batch)
+    whole.backward()
+    expected = gradients(policy)
+    parts = cut(batch, 1, size=4)
+    each = [policy.loss_totals(part) for part in parts]
+    totals = {name: sum(one[name] for one in each) for name in each[0]}
+    losses = []
+    for part in parts:
+        loss, info = policy(part, totals=totals)
+        loss.backward()
+        losses.append((loss.detach(), info or {}))
+    torch.testing.assert_close(losses[0][0] + losses[1][0], whole.detach())
+    for name, value in (whole_info or {}).items():
+        if name != "item_losses" and isinstance(value, torch.Tensor) and value.numel() == 1:
+            torch.testing.assert_close(losses[0][1][name] + losses[1][1][name], value)
+    found = gradients(policy)
+    assert found.keys() == expected.keys()
+    scale = max(value.abs().max() for value in expected.values())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * float(scale), msg=name)
+
+
+def test_losses_of_single_items(config, equal_draws):
+    """Without padding and weights the batch's loss is the mean of its items' losses."""
+    policy, (before, _) = built(config)
+    if not policy.has_item_losses:
+        pytest.skip("a loss that is a mean over the batch")
+    batch = before(raw_batch(config, size=3))
+    loss, info = policy.train()(batch)
+    items, _ = policy(batch, reduction="none")
+    assert items.shape == (3,) and items.requires_grad and not info["item_losses"].requires_grad
+    torch.testing.assert_close(info["item_losses"], items.detach())
+    torch.testing.assert_close(items.mean(), loss)
+
+
+def test_parts_can_be_frozen(config):
+    """What is frozen stays, the rest moves, and the optimizer never sees it."""
+    policy, (before, _) = built(config)
+    part = known_parts(policy)[0]
+    frozen = find_part(policy, part, flag="--freeze")
+    freeze(policy, [part])
+    kept = {name: parameter.detach().clone() for name, parameter in frozen.items()}
+    others = {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
+    optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
+    seen = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert not seen & {id(parameter) for parameter in frozen.values()}
+    loss, _ = policy.train()(before(raw_batch(config)))
+    loss.backward()
+    optimizer.step()
+    assert all(torch.equal(policy.get_parameter(name), value) for name, value in kept.items())
+    assert any(not torch.equal(policy.get_parameter(name), value) for name, value in others.items())
+
+
+def test_recomputed_activations_give_the_same_gradients(config):
+    """`--grad_checkpointing` of every transformer stack, with dropout where the policy has it."""
+    if hasattr(config, "dropout"):
+        config = replace(config, dropout=0.3)
+    policy, (before, _) = built(config)
+    batch, found = before(raw_batch(config)), []
+    stacks = [module for module in policy.modules() if hasattr(type(module), "grad_checkpointing")]
+    if not stacks:
+        pytest.skip("nothing in it can recompute")
+    for is_on in (False, True):
+        if is_on:
+            policy.enable_grad_checkpointing()
+        torch.manual_seed(0)
+        loss, _ = policy.train()(batch)
+        loss.backward()
+        found.append((loss.detach(), gradients(policy)))
+    assert all(stack.grad_checkpointing for stack in stacks)
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1].keys() == found[1][1].keys()
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, msg=name)
 
 
 def test_saved_and_loaded_it_acts_the_same(config, tmp_path):

@@ -1,6 +1,7 @@
 """Every episode runs once, its result is its own, and what does not fit or fails is said."""
 
 import dataclasses
+import importlib
 import io
 
 import av
@@ -51,6 +52,13 @@ def test_an_episode_does_not_depend_on_its_batch(batch_size):
         assert episode.sum_reward == pytest.approx(total, rel=1e-6)
         assert episode.max_reward == pytest.approx(best, rel=1e-6)
     assert len({episode.steps for episode in found}) > 2, "episodes of one length prove nothing"
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 8])
+def test_processes_share_the_batches(num_ranks):
+    parts = [run(rank=rank, num_ranks=num_ranks).episodes for rank in range(num_ranks)]
+    assert [e.index for e in parts[0]][:2] == [0, 1] and [e.index for e in parts[1]] == [2, 3]
+    assert sorted((e for part in parts for e in part), key=lambda e: e.index) == run().episodes
 
 
 def test_every_seed_runs_exactly_once_and_environments_are_closed():
@@ -233,7 +241,8 @@ def test_progress_is_plain_lines_in_a_file(capsys):
 @pytest.mark.parametrize("is_given", [True, False])
 def test_progress_is_a_bar_on_a_terminal_unless_another_bar_may_live_there(is_given, monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
-    monkeypatch.setattr("lerobot.evaluation.progress.Console", lambda **how: terminal)
+    importlib.import_module("rich.progress")  # so that only what is made here is the terminal
+    monkeypatch.setattr("rich.console.Console", lambda **how: terminal)
     run(progress=EpisodeProgress(5, title="evaluating", console=terminal if is_given else None))
     shown = terminal.file.getvalue()
     assert ("━" in shown) is not is_given and "of 5 succeeded" in shown

@@ -116,6 +116,16 @@ def test_the_commands_and_the_snippet_of_the_readme(tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_the_search_for_a_learning_rate_beats_the_published_one(tmp_path):
+    words = [sys.executable, "examples/tune_act.py", f"--output_dir={tmp_path}", "--episodes=4", "--steps=60"]
+    said = run([*words, "--trials=4"])
+    assert "$ lerobot-collect" in said and "$ lerobot-train" in said and "$ lerobot-tune" in said
+    before, after = re.search(r"after 60 steps: ([\d.]+) with .*,\n([\d.]+) with", said).groups()
+    assert float(after) < 0.7 * float(before)
+    assert (tmp_path / "search/report.html").is_file()
+
+
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"make (\w+)", (ROOT / "README.md").read_text()))
     there = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)

@@ -48,6 +48,8 @@ RUN: dict[str, tuple[str, int]] = {
     "eval_hub": (TRAINING, 19),
     "eval_script": (TRAINING, 20),
     "several_gpus": (TRAINING, 22),
+    "curriculum": (TRAINING, 24),
+    "search": (TRAINING, 25),
     "memory_flags": (TRAINING, 26),
     "speed_flags": (TRAINING, 27),
     "convergence_flags": (TRAINING, 28),
@@ -71,8 +73,6 @@ LEFT_OUT: dict[tuple[str, int], str] = {
     (TRAINING, 18): "huggingface_hub's own command",
     (TRAINING, 21): "records on a robot",
     (TRAINING, 23): "torchvision's own classes, none of ours",
-    (TRAINING, 24): "a function of the reader's own; curricula do not exist yet",
-    (TRAINING, 25): "Optuna's own classes, with a gap where training goes",
     (TRAINING, 30): "reads a file of the reader's own; ours are resumed with --resume=true",
 }
 

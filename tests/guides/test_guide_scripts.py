@@ -14,7 +14,10 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.scripts.lerobot_train import train
+from lerobot.training.curriculum import stage_name, stage_of
+from lerobot.training.sections import CurriculumConfig
 from tests.guides.blocks import block
+from tests.guides.conftest import SMALL
 
 
 @pytest.fixture
@@ -94,6 +97,34 @@ def test_a_frame_has_a_nested_view_and_meta_knows_where_episodes_lie(at_home):
     assert dataset.meta.stats["action"]["mean"].shape == (6,) and len(dataset.meta.tasks) == 1
 
 
+@pytest.mark.slow
+def test_the_search_with_our_training_in_its_gap(at_home):
+    """The block says `# ... training code ...` where it trains, and leaves the loss to the reader."""
+    pytest.importorskip("optuna")
+    runs = []
+
+    def losses(learning_rate, batch_size, chunk_size):
+        words = ["--dataset.repo_id=me/your_dataset", "--dataset.eval_split=0.5", "--policy.type=act", *SMALL]
+        words += ["--eval_steps=1", "--policy.device=cpu", f"--output_dir=outputs/search/{len(runs)}"]
+        words += [f"--policy.optimizer_lr={learning_rate}", f"--batch_size={batch_size}"]
+        checkpoint = train([*words, f"--policy.chunk_size={chunk_size}"])
+        runs.append((checkpoint, chunk_size))
+        lines = (checkpoint.parents[1] / "metrics.jsonl").read_text().splitlines()
+        return [row["eval/loss"] for row in map(json.loads, lines) if "eval/loss" in row]
+
+    code = block("search").replace("n_trials=50", "n_trials=2")
+    gap = "# ... training code ..."
+    assert code.count(gap) == 1
+    names: dict = {"losses": losses}
+    exec(code.replace(gap, "validation_loss = losses(learning_rate, batch_size, chunk_size)[-1]"), names)
+    study = names["study"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 and study.best_value > 0
+    for (checkpoint, chunk_size), trial in zip(runs, study.trials, strict=True):
+        config = json.loads((checkpoint / "pretrained_model/config.json").read_text())
+        assert config["chunk_size"] == chunk_size == trial.params["chunk_size"]
+        assert config["optimizer_lr"] == trial.params["learning_rate"]
+
+
 def test_freezing_the_backbone():
     policy = ACTPolicy(ACTConfig.tiny())
     names: dict = {"model": policy.model}
@@ -130,6 +161,16 @@ def test_the_guides_loss_is_ours(use_vae):
     torch.testing.assert_close(loss, total)
     torch.testing.assert_close(torch.as_tensor(parts["l1_loss"]), l1.detach())
     assert (kld is not None) == use_vae and ("kld_loss" in parts) == use_vae
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 1000, 99_999])
+def test_the_guides_curriculum_is_our_default(steps):
+    names: dict = {}
+    exec(block("curriculum"), names)
+    settings = CurriculumConfig(difficulty="length")
+    for step in range(0, steps, max(1, steps // 1000)):
+        stage = stage_of(step, steps, thresholds=settings.thresholds)
+        assert names["curriculum_learning_schedule"](step, steps) == stage_name(stage, 3)
 
 
 CONFIGS = [

@@ -1,3 +1,5 @@
+import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.policies.build import get_policy_class, make_policy, make_pre_post_processors
+from lerobot.policies.cameras import propose_cameras
 
 TOP = keys.IMAGES_PREFIX + "top"
 
@@ -96,7 +99,54 @@ def test_weights_come_from_the_checkpoint_and_its_policy_is_bare(trained, tmp_pa
 def test_what_does_not_fit_a_checkpoint_is_named_on_both_sides(trained, other, said):
     with pytest.raises(FeatureMismatchError, match=said) as raised:
         make_policy(trained, ds_meta=meta(**other))
-    assert "--rename_map" in str(raised.value) and "The dataset has: observation.state" in str(raised.value)
+    text = str(raised.value)
+    assert "The dataset has: observation.state" in text and "--policy.input_shapes" in text
+    assert ("--rename_map" in text) == ("camera" in other)  # proposed where only a name differs
+
+
+def test_cameras_of_other_names_are_proposed_and_nothing_is_renamed_unasked(trained):
+    names = {name: keys.IMAGES_PREFIX + name for name in ("wrist_left", "wrist_right", "overhead")}
+    size = PolicyFeature(FeatureType.VISUAL, (3, 32, 32))
+    config = replace(
+        ACTConfig.tiny(),
+        pretrained_path=trained.pretrained_path,
+        input_features={**{names[n]: size for n in ("overhead", "wrist_left", "wrist_right")}},
+    )
+    table = {
+        **{
+            keys.IMAGES_PREFIX + name: {
+                "dtype": "video",
+                "shape": [32, 32, 3],
+                "names": ["height", "width", "channels"],
+            }
+            for name in ("right_gripper", "cam_left_gripper", "top")
+        },
+        keys.ACTION: {"dtype": "float32", "shape": [2], "names": None},
+    }
+    with pytest.raises(FeatureMismatchError) as raised:
+        make_policy(config, ds_meta=SimpleNamespace(features=table))
+    (found,) = re.findall(r"--rename_map='(.*?)'", str(raised.value))
+    prefix = keys.IMAGES_PREFIX
+    assert json.loads(found) == {
+        prefix + "top": names["overhead"],
+        prefix + "cam_left_gripper": names["wrist_left"],
+        prefix + "right_gripper": names["wrist_right"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "pairs"),
+    [
+        (["front"], ["front"], {"front": "front"}),
+        (["phone", "tablet"], ["1", "2"], {"phone": "1", "tablet": "2"}),  # nothing alike: in their order
+        (["cam_high", "cam_left_wrist"], ["top"], {"cam_high": "top"}),
+        (["wrist"], ["gripper", "top"], {"wrist": "gripper"}),
+        ([], ["top"], {}),
+        (["left", "right"], ["right_wrist", "left_wrist"], {"left": "left_wrist", "right": "right_wrist"}),
+    ],
+)
+def test_proposals(there, here, pairs):
+    assert propose_cameras(here, there) == pairs
 
 
 def test_renamed_and_resized_cameras_fit(trained):

@@ -34,13 +34,13 @@ def features(*, camera: bool = True, action: bool = True, size: int = 32) -> dic
     return table
 
 
-def make_dataset(root, *, episodes: int = 3, scale: float = 1.0, **how):
+def make_dataset(root, *, episodes: int = 3, length: int = LENGTH, scale: float = 1.0, **how):
     table = features(**how)
     dataset = LeRobotDataset.create("local/small", FPS, table, root=root)
     noise = np.random.default_rng(0)
     for episode in range(episodes):
-        for t in range(LENGTH):
-            state = scale * np.array([np.sin(t / 3 + episode), t / LENGTH, episode], np.float32)
+        for t in range(length):
+            state = scale * np.array([np.sin(t / 3 + episode), t / length, episode], np.float32)
             frame = {"observation.state": state, "task": "pick: the 'red' cube # yes"}
             if "action" in table:
                 frame["action"] = state * 2
@@ -56,6 +56,11 @@ def make_dataset(root, *, episodes: int = 3, scale: float = 1.0, **how):
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.fixture(scope="session")
+def tiny_act():
+    return TINY_ACT
 
 
 @pytest.fixture

@@ -51,6 +51,23 @@ def test_a_mixture_trains_and_resumes(flags, tmp_path):
     assert saved["repo_id"] == ["me/a", "me/b"] and saved["weights"] == [0.5, 0.5]
 
 
+def test_what_was_drawn_from_each_dataset_is_logged(flags, tmp_path):
+    more = ["--dataset.weights=[0.3,0.7]", "--policy.use_vae=false", "--policy.dropout=0", "--log_freq=5"]
+    train(flags(tmp_path / "whole", *more, "--steps=15"))
+    train(flags(tmp_path / "parts", *more, "--steps=7", "--save_freq=7"))
+    config = tmp_path / "parts/checkpoints/last/pretrained_model/train_config.json"
+    train([f"--config_path={config}", "--resume=true", "--steps=15"])
+    whole, parts = (read_metrics(tmp_path / name / METRICS_FILE)[-1] for name in ("whole", "parts"))
+    assert (
+        whole["mixture/me/a/frames"] == 18 and whole["mixture/me/b/frames"] == 42
+    )  # 15 steps of 4: an epoch
+    mean = 0.3 * whole["mixture/me/a/loss"] + 0.7 * whole["mixture/me/b/loss"]
+    assert mean == pytest.approx(whole["loss"], rel=0.5)
+    for name in whole:
+        if name.startswith("mixture/"):
+            assert parts[name] == whole[name]
+
+
 def test_each_dataset_can_have_its_own_statistics(flags, two, tmp_path):
     last = train(flags(tmp_path / "run", "--dataset.stats=per_dataset"))
     cfg = load_train_config(last / "pretrained_model/train_config.json")

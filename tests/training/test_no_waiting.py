@@ -9,6 +9,7 @@ from lerobot.core.config import decode
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.distributed.world import World
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.guard import Guard
 from lerobot.training.run import start
 from lerobot.training.step import update
 
@@ -40,9 +41,10 @@ def begin(words):
     ids=["plain", "accumulated", "checkpointed"],
 )
 def test_nothing_in_a_step_waits(flags, tmp_path, monkeypatch, more):
-    # As on a GPU; the plain loop of CPUs reads its step counters, which lie on the host.
+    # As on a GPU: a fused optimizer, which a bad step's flag reaches on the device.
     monkeypatch.setattr("lerobot.optim.optimizers.FUSED_DEVICES", ("cpu",))
     run = begin(flags(tmp_path / "run", *more))
+    run.guard = Guard(run.optimizer, world=run.world, on_nan="stop", is_late=True)
     groups = run.batches()
     update(run, next(groups))  # state of the optimizer is made in the first step
     run.step += 1

@@ -53,3 +53,26 @@ def test_a_policys_rate_on_top_of_a_saved_file(saved):
 def test_without_the_preset_the_optimizer_is_all_given():
     words = ["--use_policy_training_preset=false", "--optimizer.type=sgd"]
     assert read(*words).optimizer == SGDConfig()
+
+
+def test_settings_of_a_release_that_counts_micro_batches(saved, caplog):
+    tree = json.loads(saved.read_text()) | {
+        "parallelism": {"dp_replicate": 1, "dp_shard": 2},
+        "accelerator": {
+            "mixed_precision": "bf16",
+            "gradient_accumulation": {"steps": 4},
+            "ddp": {"static_graph": True},
+        },
+        "steps": 1001,
+        "save_freq": 400,
+        "eval_steps": 0,
+    }
+    saved.write_text(json.dumps(tree))
+    cfg = read(f"--config_path={saved}")
+    assert (cfg.parallelism, cfg.mixed_precision, cfg.gradient_accumulation_steps) == ("fsdp", "bf16", 4)
+    assert (cfg.steps, cfg.save_freq, cfg.eval_steps) == (251, 100, 0)
+    (warning,) = [r.message for r in caplog.records if "not used" in r.message]
+    assert warning.endswith("accelerator")
+    tree["parallelism"] = {"dp_replicate": 2, "dp_shard": 1}
+    saved.write_text(json.dumps(tree))
+    assert read(f"--config_path={saved}").parallelism == "ddp"

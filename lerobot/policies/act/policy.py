@@ -8,6 +8,7 @@ Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-C
 Shapes: B batch, T actions of a chunk, A action size, L style size.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from lerobot.core import keys
 from lerobot.nn.imagenet import load_imagenet_weights
+from lerobot.nn.loss import Part, Reduction, add_up, count
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.model import ACT
 from lerobot.policies.chunk import ActionQueue, TemporalEnsemble
+from lerobot.policies.items import num_items
 from lerobot.policies.policy import PreTrainedPolicy
 
 
@@ -28,6 +31,7 @@ class ACTPolicy(PreTrainedPolicy):
     config_class = ACTConfig
     name = "act"
     has_initial_weights = True
+    has_static_graph = True
     config: ACTConfig
 
     def __init__(self, config: ACTConfig, *, initial_weights: bool = True) -> None:
@@ -42,8 +46,14 @@ class ACTPolicy(PreTrainedPolicy):
         coeff = config.temporal_ensemble_coeff
         self._ensemble = None if coeff is None else TemporalEnsemble(coeff, config.chunk_size)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss () and its parts `l1_loss` and, when the VAE ran, `kld_loss`.
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        *,
+        reduction: Reduction = "mean",
+        totals: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss () and its parts `l1_loss` and, when the VAE ran, `kld_loss`; see `PreTrainedPolicy`.
 
         The batch holds the input features, `action` (B, T, A) and `action_is_pad` (B, T), all normalised. The
         VAE runs in training mode only.
@@ -58,15 +68,17 @@ class ACTPolicy(PreTrainedPolicy):
             style = mean + (log_variance / 2).exp() * torch.randn_like(mean)  # (B, L)
         plan = self._plan(batch, style)  # (B, T, A)
 
-        errors = F.l1_loss(plan, actions, reduction="none") * ~is_pad[..., None]  # (B, T, A)
-        num_values = (~is_pad).sum() * errors.shape[-1]
-        loss = l1_loss = errors.sum() / num_values.clamp(min=1)
-        info = {"l1_loss": l1_loss.detach()}
+        parts = {"l1_loss": Part(F.l1_loss(plan, actions, reduction="none"), ~is_pad)}  # (B, T, A)
         if mean is not None and log_variance is not None:
-            kld = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1).mean()
-            info["kld_loss"] = kld.detach()
-            loss = l1_loss + self.config.kl_weight * kld
-        return loss, info
+            kld = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1)  # (B,)
+            parts["kld_loss"] = Part(kld, scale=self.config.kl_weight)
+        return add_up(parts, reduction=reduction, weight=batch.get(keys.LOSS_WEIGHT), totals=totals)
+
+    def loss_totals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Actions that are no padding, times their size; and items, over which the divergence is a mean."""
+        actions, is_pad = self.read(batch, keys.ACTION), self.read(batch, keys.ACTION + keys.PAD_SUFFIX)
+        num_actions = count(~is_pad, batch.get(keys.LOSS_WEIGHT))
+        return {"l1_loss": num_actions * actions.shape[-1], "kld_loss": num_items(batch)}
 
     def plan(self, batch: dict[str, Tensor]) -> Tensor:
         """The chunk (B, T, A) of actions for normalised observations."""

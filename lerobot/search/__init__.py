@@ -1,0 +1,1 @@
+"""Hyper-parameter search: many training runs, the best of which is told; `lerobot-tune`."""
