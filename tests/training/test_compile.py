@@ -145,6 +145,11 @@ def test_a_missing_compiler_is_named_before_the_first_step(flags, tmp_path, monk
     assert not (tmp_path / "run").exists()
 
 
+def test_shards_and_one_graph_exclude_each_other(flags, tmp_path):
+    with pytest.raises(ConfigError, match="leave out --parallelism=fsdp, or --compile"):
+        train(flags(tmp_path / "run", "--compile=true", "--parallelism=fsdp"))
+
+
 @pytest.mark.slow
 def test_a_compiled_run_is_the_eager_one(flags, tmp_path, monkeypatch, caplog):
     """With the random numbers of eager code; both losses of every step agree to rounding."""
