@@ -4,6 +4,7 @@ For a CPU that is the machine's memory, within the limits that a container or a 
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def peak_bytes(device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    own = re.search(r"VmHWM:\s+(\d+) kB", _read(Path("/proc/self/status")) or "")
+    if own:  # where there is such a file, `resource` counts the program as well that started this one
+        return int(own[1]) * 1024
     try:
         import resource  # Windows has none
     except ImportError:

@@ -44,6 +44,7 @@ def tiny_run(world: World, **more):
         "blend": None,
         "stopwatch": Stopwatch(world.device),
         "saver": SimpleNamespace(before_change=lambda: None),
+        "compilation": None,
     }
     parts |= more
     guard = Guard(optimizer, world=world, on_nan="stop", scaler=parts["scaler"])
