@@ -24,6 +24,7 @@ from lerobot.core import keys
 from lerobot.core.errors import TrainingError
 from lerobot.distributed.world import World
 from lerobot.training.data import Batch, BatchLoader, BatchSource, Position, Sampler
+from lerobot.training.data import Part as BatchPart
 from lerobot.training.metrics import Row
 from lerobot.training.sections import CurriculumConfig
 
@@ -286,8 +287,8 @@ class StagedLoader(BatchLoader):
         """Where the order stands after so many batches of this loader, which were asked for already."""
         return self.curriculum.position(num_batches, self.start, size=self.batch_size * self.num_ranks)
 
-    def index_batches(self) -> Iterator[list[int] | None]:
-        """Frame numbers of each batch; None where what follows depends on the steps before."""
+    def parts(self) -> Iterator[BatchPart | None]:
+        """What this process reads of each batch; None where what follows depends on the steps before."""
         for one, frames in self.curriculum.draw(self.start, size=self.batch_size * self.num_ranks):
             order = BatchLoader(
                 self.dataset,
@@ -297,7 +298,7 @@ class StagedLoader(BatchLoader):
                 num_ranks=self.num_ranks,
             )
             order.start = replace(one.position, frames_per_epoch=len(order.sampler))
-            yield from islice(order.index_batches(), one.end - one.first)
+            yield from islice(order.parts(), one.end - one.first)
             if self.curriculum.losses is not None:
                 yield None
 
