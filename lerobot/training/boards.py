@@ -156,6 +156,7 @@ class Trackio:
     Raises:
         MissingExtraError: the package `trackio` is not installed.
         ConfigError: its settings are refused, such as a Space without a login.
+        TrainingError: its Space cannot be reached.
     """
 
     name = "Trackio"
@@ -181,6 +182,11 @@ class Trackio:
                 )
             except (ValueError, OSError) as error:  # what the Hub refuses is an OSError, too
                 raise ConfigError(f"--trackio.enable=true: {_first_line(error)}") from error
+            except Exception as error:  # its network library has errors of its own, which no base class joins
+                raise TrainingError(
+                    f"--trackio.enable=true: {_first_line(error)} Without --trackio.space_id the run is kept "
+                    "on this machine."
+                ) from error
         self.video_class = trackio.Video
 
     @property
