@@ -411,11 +411,17 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def next_position(meta: LeRobotDatasetMetadata, series: str) -> Position:
-    """Chunk and file number after the last one of a series: "data" or "videos/<camera>"."""
+    """Chunk and file number after all that a series, "data" or "videos/<camera>", ever had.
+
+    Every episode had a file of its own before files were joined, so as many numbers as there are episodes may
+    be known to somebody who reads the dataset as it was; a number that means other frames now would mislead.
+    """
     columns = meta.episodes.columns
     chunks, numbers = (columns.get(f"{series}/{part}_index") or () for part in ("chunk", "file"))
     used = [(c, f) for c, f in zip(chunks, numbers, strict=True) if c is not None]
-    return compact.advance(max(used), meta.chunks_size) if used else (0, 0)
+    if not used:
+        return 0, 0
+    return max(compact.advance(max(used), meta.chunks_size), divmod(len(meta.episodes), meta.chunks_size))
 
 
 def next_table_position(meta: LeRobotDatasetMetadata) -> Position:

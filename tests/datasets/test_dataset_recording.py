@@ -336,3 +336,19 @@ def test_an_interrupted_save_can_be_repeated(tmp_path, monkeypatch):
     dataset.save_episode()
     dataset.finalize()
     made.check(dataset, [2, 3])
+
+
+def test_file_numbers_of_before_a_joining_are_not_given_to_new_episodes(tmp_path):
+    features = {**made.NUMBERS, **made.VIDEO}
+    dataset = create(tmp_path / "a", features)
+    made.record(dataset, [2, 2, 2])
+    reader = LeRobotDataset("me/made", root=tmp_path / "a")  # three files
+    dataset.finalize()  # one file
+    dataset = resume(tmp_path / "a")
+    made.record(dataset, [2], first=3)
+    dataset.finalize()
+    numbers = LeRobotDataset("me/made", root=tmp_path / "a").meta.episodes["data/file_index"]
+    assert list(numbers) == [0, 0, 0, 3]
+    for index in (2, 4):
+        with pytest.raises(DatasetError, match="is missing"):
+            reader[index]
