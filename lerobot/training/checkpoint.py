@@ -302,7 +302,7 @@ def read_progress(folder: Path) -> Progress:
         raise CheckpointError(f"{path} holds no whole number called step.")
     extra = folder / keys.TRAINING_STATE_FOLDER / EXTRA_FILE
     return Progress(
-        step=tree["step"],
+        step=tree["step"] // tree.get("grad_accum_steps", 1),  # a release that says so counts micro-batches
         num_processes=tree.get("dp_world_size", tree.get("num_processes")),
         batch_size=tree.get("batch_size"),
         extra=read_json(extra, dict) if extra.is_file() else {},

@@ -157,9 +157,11 @@ def test_step_files_of_all_releases_are_read(tmp_path):
         ({"step": 5}, None),
         ({"step": 5, "num_processes": 2, "batch_size": 8}, 2),
         ({"step": 5, "dp_world_size": 4, "batch_size": 8, "grad_accum_steps": 1, "parallelism": {}}, 4),
+        ({"step": 15, "dp_world_size": 1, "batch_size": 8, "grad_accum_steps": 3, "parallelism": {}}, 1),
     ):
         (state / "training_step.json").write_text(json.dumps(tree))
-        assert checkpoint.read_progress(tmp_path).num_processes == processes
+        progress = checkpoint.read_progress(tmp_path)
+        assert (progress.step, progress.num_processes) == (5, processes)  # of the optimizer
     (state / "training_step.json").write_text('{"steps": 5}')
     with pytest.raises(CheckpointError, match="no whole number called step"):
         checkpoint.read_progress(tmp_path)
