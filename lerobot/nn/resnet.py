@@ -98,12 +98,23 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The last stage's map (B, out_channels, H/32, W/32)."""
         if images.is_cuda or images.numel() >= LEAST_CHANNELS_LAST:
-            # The order that convolutions compute in; all maps below follow. Weights keep theirs on disk.
+            # The order that convolutions compute in; the maps below follow. Weights keep theirs on disk.
             images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)  # (B, 64, H/2, W/2)
         x = self.maxpool(x)  # (B, 64, H/4, W/4)
-        x = self.layer2(self.layer1(x))  # (B, 2*64*e, H/8, W/8)
-        return self.layer4(self.layer3(x))  # (B, 8*64*e, H/32, W/32)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(spare_weights(x, stage))  # the last one: (B, 8*64*e, H/32, W/32)
+        return x
+
+
+def spare_weights(x: Tensor, stage: nn.Sequential) -> Tensor:
+    """A map (B, C, H, W) in the order in memory that suits a stage on a CPU.
+
+    Convolutions bring their weights to the order of their input, each time; where a map is smaller than the
+    weights that costs more than it saves, and the map takes theirs.
+    """
+    widest = stage[-1].conv2.weight
+    return x if x.is_cuda or x.numel() >= widest.numel() else x.contiguous()
 
 
 class BasicBlock(nn.Module):
