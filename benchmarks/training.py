@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/training.py [--reference /path/to/python] [--steps 120] [--repeats 2]
                                             [--workers 0 1 2] [--batch_size 8] [--data FOLDER]
+                                            [--network published | small]
 
-A small ACT (ResNet-18 from random weights) learns from a recorded dataset with two 96x96 cameras (AV1, the
+ACT (ResNet-18 from random weights), as published or small, learns from a recorded dataset with two 96x96 cameras (AV1, the
 recorder's default settings), on the CPU, with the same flags on both sides and every number of loader workers
 in turn; the best of each side counts. Both run alternately, since other work on the machine comes and goes. A
 step is seen by its line in the log, which comes with every step; seconds count from the start of the process.
@@ -31,13 +32,18 @@ POLICY = {
     "push_to_hub": "false",
     "vision_backbone": "resnet18",
     "pretrained_backbone_weights": "null",
-    "chunk_size": 20,
-    "n_action_steps": 20,
-    "dim_model": 128,
-    "n_heads": 4,
-    "dim_feedforward": 256,
-    "n_encoder_layers": 2,
-    "n_vae_encoder_layers": 2,
+}
+SIZES = {
+    "published": {},  # the defaults: chunk 100, width 512, 52 million parameters
+    "small": {
+        "chunk_size": 20,
+        "n_action_steps": 20,
+        "dim_model": 128,
+        "n_heads": 4,
+        "dim_feedforward": 256,
+        "n_encoder_layers": 2,
+        "n_vae_encoder_layers": 2,
+    },
 }
 MODULES = {"ours": "lerobot.scripts.train", "reference": "lerobot.scripts.lerobot_train"}
 
@@ -45,7 +51,7 @@ MODULES = {"ours": "lerobot.scripts.train", "reference": "lerobot.scripts.lerobo
 def flags(args: argparse.Namespace, output: Path, *, workers: int) -> list[str]:
     """The same command line for both sides."""
     words = {"dataset.repo_id": "bench/it", "dataset.root": args.data, "output_dir": output}
-    words |= {f"policy.{name}": value for name, value in POLICY.items()}
+    words |= {f"policy.{name}": value for name, value in (POLICY | SIZES[args.network]).items()}
     words |= {"batch_size": args.batch_size, "steps": args.steps, "num_workers": workers, "log_freq": 1}
     words |= {"save_checkpoint": "false", "wandb.enable": "false"}
     return [f"--{name}={value}" for name, value in words.items()]
@@ -76,6 +82,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--reference", help="a Python that has LeRobot 0.6")
+    parser.add_argument("--network", choices=SIZES, default="published")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
