@@ -6,7 +6,8 @@ The networks are the published one (chunk 100, width 512, two cameras 480x640) a
 the demo). Data and weights are made up; both sides load the same files, draw from the same seeds, and take
 their steps in turn, each in a process of its own, so that whatever else the machine does meets both. Medians;
 CPU is the time of all threads. "apart" is the largest relative difference of a step's losses: every step
-begins where the one before ended, so rounding grows. With --compile ours draws other random numbers.
+begins where the one before ended, so rounding grows. It says something with --dropout 0 alone: ours draws
+dropout's random numbers in another way.
 """
 
 import argparse
@@ -143,6 +144,7 @@ def make(folder: Path, case: str, args: argparse.Namespace) -> None:
         pretrained_backbone_weights=None,
         vision_backbone=args.backbone,
         device="cpu",
+        dropout=args.dropout,
         **fields,
     )
     torch.manual_seed(0)
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=[], metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--reference", type=Path, help="a Python that has LeRobot 0.6.1")
     parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=6, help="timed steps, after two that warm up")
     parser.add_argument("--backbone", default="resnet18", help="of both networks")

@@ -4,11 +4,11 @@
                                             [--workers 0 1 2] [--batch_size 8] [--data FOLDER]
                                             [--network published | small]
 
-ACT (ResNet-18 from random weights), as published or small, learns from a recorded dataset with two 96x96 cameras (AV1, the
-recorder's default settings), on the CPU, with the same flags on both sides and every number of loader workers
-in turn; the best of each side counts. Both run alternately, since other work on the machine comes and goes. A
-step is seen by its line in the log, which comes with every step; seconds count from the start of the process.
-The rate is taken between step 10 and the last.
+ACT (ResNet-18 from random weights), as published or small, learns from a recorded dataset with two 96x96
+cameras (AV1, the recorder's default settings), on the CPU, with the same flags on both sides and every number
+of loader workers in turn; the best of each side counts. Both run alternately, since other work on the machine
+comes and goes. A step is seen by its line in the log, which comes with every step; seconds count from the
+start of the process. The rate is taken between step 10 and the last.
 """
 
 import argparse

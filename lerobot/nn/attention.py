@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lerobot.core.errors import ConfigError
+from lerobot.nn.dropout import dropout as dropped
 from lerobot.nn.linear import Linear, linear
 
 
@@ -67,4 +68,4 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, is_seen: Tensor | None = None, dr
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, h, S, M)
     if is_seen is not None:
         scores.masked_fill_(~is_seen, float("-inf"))
-    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v  # (B, h, S, d)
+    return dropped(scores.softmax(-1), dropout) @ v  # (B, h, S, d)

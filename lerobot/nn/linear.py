@@ -45,9 +45,14 @@ def is_wide(x: Tensor, weight: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.shape[0] >= LEAST_MULTIPLICATIONS
+        and is_large(x, weight.shape[0])
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def is_large(x: Tensor, width: int) -> bool:
+    """Whether a linear layer of that width has so much to do that another order of sums is worth it."""
+    return x.numel() * width >= LEAST_MULTIPLICATIONS
 
 
 class _WideLinear(torch.autograd.Function):
@@ -65,8 +70,15 @@ class _WideLinear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         rows = grad.flatten(0, -2)  # (S, N)
         of_x = product(grad, weight.t()) if needs_x else None
-        of_weight = product(rows.t(), x.flatten(0, -2).t()) if needs_weight else None  # (N, K)
+        of_weight = gradient(rows, x.flatten(0, -2)) if needs_weight else None  # (N, K)
         return of_x, of_weight, rows.sum(0) if needs_bias else None
+
+
+def gradient(rows: Tensor, x: Tensor) -> Tensor:
+    """rows^T x, (N, K), of (S, N) and (S, K); the smaller one of the two is what gets copied to be turned."""
+    if rows.shape[1] > x.shape[1]:
+        return product(x.t(), rows.t()).t().contiguous()
+    return product(rows.t(), x.t())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

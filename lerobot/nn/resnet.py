@@ -113,8 +113,8 @@ def spare_weights(x: Tensor, stage: nn.Sequential) -> Tensor:
     Convolutions bring their weights to the order of their input, each time; where a map is smaller than the
     weights that costs more than it saves, and the map takes theirs.
     """
-    widest = stage[-1].conv2.weight
-    return x if x.is_cuda or x.numel() >= widest.numel() else x.contiguous()
+    most = max(part.weight.numel() for part in stage.modules() if isinstance(part, nn.Conv2d))
+    return x if x.is_cuda or x.numel() >= most else x.contiguous()
 
 
 class BasicBlock(nn.Module):

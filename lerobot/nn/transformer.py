@@ -10,12 +10,14 @@ Shapes: S tokens, T queries, B batch, D model width.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lerobot.nn.attention import MultiHeadAttention
+from lerobot.nn.dropout import Dropout
 from lerobot.nn.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -34,13 +36,20 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width) if pre_norm else nn.Identity()
 
-    def forward(self, x: Tensor, *, position: Tensor, key_is_pad: Tensor | None = None) -> Tensor:
-        """Tokens (S, B, D) with positions (S, 1, D) -> (S, B, D); `key_is_pad` is (B, S)."""
+    def forward(
+        self, x: Tensor, *, position: Tensor, key_is_pad: Tensor | None = None, num_out: int | None = None
+    ) -> Tensor:
+        """Tokens (S, B, D) with positions (S, 1, D) -> (S, B, D); `key_is_pad` is (B, S).
+
+        With `num_out` the last layer computes the first tokens only, (num_out, B, D).
+        """
         for layer in self.layers:
+            how: dict[str, Any] = {"position": position, "key_is_pad": key_is_pad}
+            how["num_out"] = num_out if layer is self.layers[-1] else None
             if self.grad_checkpointing and self.training:
-                x = checkpoint(layer, x, position=position, key_is_pad=key_is_pad, use_reentrant=False)
+                x = checkpoint(layer, x, **how, use_reentrant=False)
             else:
-                x = layer(x, position=position, key_is_pad=key_is_pad)
+                x = layer(x, **how)
         return self.norm(x)
 
 
@@ -74,25 +83,27 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
         self.linear1 = Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
         self.activation, self.pre_norm = ACTIVATIONS[activation], pre_norm
 
-    def forward(self, x: Tensor, *, position: Tensor, key_is_pad: Tensor | None = None) -> Tensor:
-        """(S, B, D) -> (S, B, D)."""
+    def forward(
+        self, x: Tensor, *, position: Tensor, key_is_pad: Tensor | None = None, num_out: int | None = None
+    ) -> Tensor:
+        """(S, B, D) -> (S, B, D), or its first tokens (num_out, B, D)."""
         if self.pre_norm:
-            x = x + self._attend(self.norm1(x), position, key_is_pad)
+            x = x[:num_out] + self._attend(self.norm1(x), position, key_is_pad, num_out)
             return x + self._feed(self.norm2(x))
-        x = self.norm1(x + self._attend(x, position, key_is_pad))
+        x = self.norm1(x[:num_out] + self._attend(x, position, key_is_pad, num_out))
         return self.norm2(x + self._feed(x))
 
-    def _attend(self, x: Tensor, position: Tensor, key_is_pad: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, position: Tensor, key_is_pad: Tensor | None, num_out: int | None) -> Tensor:
         placed = x + position
-        return self.dropout1(self.self_attn(placed, placed, x, key_is_pad=key_is_pad))
+        return self.dropout1(self.self_attn(placed[:num_out], placed, x, key_is_pad=key_is_pad))
 
     def _feed(self, x: Tensor) -> Tensor:
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
@@ -108,14 +119,14 @@ class DecoderLayer(nn.Module):
         self.self_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
         self.multihead_attn = MultiHeadAttention(width, num_heads, dropout=dropout)
         self.linear1 = Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-        self.dropout3 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
         self.activation, self.pre_norm = ACTIVATIONS[activation], pre_norm
 
     def forward(self, x: Tensor, memory: Tensor, *, position: Tensor, keys: Tensor) -> Tensor:

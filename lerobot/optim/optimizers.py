@@ -245,9 +245,11 @@ def as_list(params: Any) -> list:
     return list(params.values()) if isinstance(params, Mapping) else list(params)
 
 
-# All parameters in one kernel, and its step counters on the device. CPUs keep the plain loop: it is as fast
-# there, and recorded runs repeat bit for bit. Where nothing is said, torch takes foreach on GPUs.
-FUSED_DEVICES = ("cuda",)
+# One kernel instead of a dozen passes over memory; on a GPU for all parameters at once, with step counters
+# there. Smaller policies on a CPU gain little and keep the plain loop, with which recorded runs repeat bit
+# for bit. Where nothing is said, torch takes foreach on GPUs.
+FUSED_DEVICES = ("cuda", "cpu")
+LEAST_FUSED_ON_CPU = 2**24  # numbers
 
 
 def placed(params: Any) -> dict[str, Any]:
@@ -261,6 +263,9 @@ def placed(params: Any) -> dict[str, Any]:
     ]
     tensors = [one[1] if isinstance(one, tuple) else one for one in members]  # or (name, tensor)
     fits = all(one.device.type in FUSED_DEVICES and one.is_floating_point() for one in tensors)
+    if any(one.device.type == "cpu" for one in tensors):
+        is_cut = any(hasattr(one, "device_mesh") for one in tensors)  # shards (FSDP)
+        fits = fits and not is_cut and sum(one.numel() for one in tensors) >= LEAST_FUSED_ON_CPU
     return {"params": entries, **({"fused": True} if tensors and fits else {})}
 
 

@@ -67,3 +67,20 @@ def test_recomputing_changes_neither_output_nor_gradients(pre_norm):
         seen.append([out, *(p.grad.clone() for stack in stacks for p in stack.parameters())])
     for kept, recomputed in zip(*seen, strict=True):
         torch.testing.assert_close(kept, recomputed)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
+def test_the_first_tokens_alone_are_those_of_all(pre_norm, grad_checkpointing):
+    net, x = encoder(pre_norm), torch.randn(7, 3, 8)
+    net.grad_checkpointing = grad_checkpointing
+    position, is_pad = torch.randn(7, 1, 8), torch.zeros(3, 7, dtype=torch.bool)
+    is_pad[1, 4:] = True
+    gradients = []
+    for num_out in (None, 2):
+        net.zero_grad()
+        made = net(x, position=position, key_is_pad=is_pad, num_out=num_out)[:2]
+        made.square().sum().backward()
+        gradients.append([made.detach()] + [p.grad for p in net.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one)

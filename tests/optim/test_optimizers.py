@@ -131,7 +131,7 @@ def test_polynomial_decay_needs_a_start_above_its_end():
         DiffuserSchedulerConfig(name="polynomial", num_warmup_steps=0).build(optimizer, 10)
 
 
-def test_gpus_take_all_parameters_in_one_kernel_and_files_do_not_say_so(monkeypatch, tmp_path):
+def test_many_parameters_take_one_kernel_and_files_do_not_say_so(monkeypatch, tmp_path):
     def weights():
         torch.manual_seed(0)
         return [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
@@ -146,7 +146,9 @@ def test_gpus_take_all_parameters_in_one_kernel_and_files_do_not_say_so(monkeypa
     assert "fused" not in placed(weights())
     plain = weights()
     trained(AdamWConfig().build(plain), plain)
-    monkeypatch.setattr("lerobot.optim.optimizers.FUSED_DEVICES", ("cpu",))
+    large = [torch.nn.Parameter(torch.zeros(2**23)) for _ in range(2)]
+    assert placed(large)["fused"] and "fused" not in placed(large[:1])  # on a CPU
+    monkeypatch.setattr("lerobot.optim.optimizers.LEAST_FUSED_ON_CPU", 1)
     named = list(zip("ab", weights(), strict=True))
     for params in (weights(), iter(weights()), dict(named), named, [{"params": iter(weights())}]):
         assert placed(params)["fused"]

@@ -226,3 +226,18 @@ def test_initialisation():
             assert 0.97 * bound < matrix.abs().max() <= bound, name
     assert model.encoder.layers[0].self_attn.in_proj_bias.abs().max() == 0
     assert 0.8 < model.decoder_pos_embed.weight.std() < 1.2
+
+
+def test_a_large_chunk_computes_only_the_style_token_that_is_read(monkeypatch):
+    policy = ACTPolicy(ACTConfig.tiny()).train()
+    batch = make_batch(policy.config)
+    losses = []
+    for least in (1, 2**60):
+        monkeypatch.setattr("lerobot.nn.linear.LEAST_MULTIPLICATIONS", least)
+        policy.zero_grad()
+        torch.manual_seed(0)
+        loss, _ = policy(batch)
+        loss.backward()
+        losses.append([loss.detach()] + [p.grad for p in policy.parameters() if p.grad is not None])
+    for one, other in zip(*losses, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -42,7 +42,7 @@ def begin(words):
 )
 def test_nothing_in_a_step_waits(flags, tmp_path, monkeypatch, more):
     # As on a GPU: a fused optimizer, which a bad step's flag reaches on the device.
-    monkeypatch.setattr("lerobot.optim.optimizers.FUSED_DEVICES", ("cpu",))
+    monkeypatch.setattr("lerobot.optim.optimizers.LEAST_FUSED_ON_CPU", 1)
     run = begin(flags(tmp_path / "run", *more))
     run.guard = Guard(run.optimizer, world=run.world, on_nan="stop", is_late=True)
     groups = run.batches()

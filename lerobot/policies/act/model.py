@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from lerobot.nn.linear import is_large
 from lerobot.nn.position import sinusoid_plane, sinusoid_table
 from lerobot.nn.resnet import ResNet
 from lerobot.nn.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer
@@ -108,7 +109,10 @@ class ACT(nn.Module):
         )  # (B, S)
         sequence = torch.cat(tokens, dim=1).transpose(0, 1)  # (S, B, D)
         position = self.vae_encoder_pos_enc.transpose(0, 1)  # (S, 1, D)
-        summary = self.vae_encoder(sequence, position=position, key_is_pad=is_pad)[0]  # (B, D)
+        # Only the first token is read. Small recorded runs repeat bit for bit with all of them computed.
+        num_out = 1 if is_large(sequence, self.config.dim_feedforward) else None
+        tokens_out = self.vae_encoder(sequence, position=position, key_is_pad=is_pad, num_out=num_out)
+        summary = tokens_out[0]  # (B, D)
         mean, log_variance = self.vae_encoder_latent_output_proj(summary).chunk(2, dim=-1)  # (B, L)
         return mean, log_variance
 
