@@ -22,10 +22,10 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.flags import parse
 from lerobot.datasets import LeRobotDataset
 from lerobot.distributed.world import World
+from lerobot.training.checkpoints.snapshot import copy_on_host
+from lerobot.training.checkpoints.state import save_checkpoint
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.run import Run, start
-from lerobot.training.snapshot import copy_on_host
-from lerobot.training.state import save_checkpoint
 from lerobot.training.step import update
 
 SIZE = 64  # pixels; steps are short, which is the hard case: the copy has little to hide behind

@@ -31,7 +31,7 @@ def convert_dcp(args: ConvertDCPConfig | Sequence[str] | None = None) -> Path:
         cfg = args
     else:
         cfg = parse(ConvertDCPConfig, args, program="lerobot-convert-dcp")
-    from lerobot.training.shards import put_together
+    from lerobot.training.checkpoints.shards import put_together
 
     path = put_together(cfg.checkpoint_dir, delete=cfg.delete_dcp)
     print(path)

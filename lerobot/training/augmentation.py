@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch, BatchLoader
-from lerobot.training.source import Metadata
-from lerobot.training.stream import StreamLoader
+from lerobot.training.sampling.data import Batch, BatchLoader
+from lerobot.training.sampling.source import Metadata
+from lerobot.training.sampling.stream import StreamLoader
 
 if TYPE_CHECKING:
     from lerobot.datasets.transforms.batch import BatchTransforms

@@ -12,9 +12,9 @@ from lerobot.core.errors import ConfigError, FeatureMismatchError, TrainingError
 from lerobot.core.optional import require
 from lerobot.core.types import FeatureType, policy_features
 from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.training.checkpoints.snapshot import is_finite
 from lerobot.training.config import TrainConfig
 from lerobot.training.sections import LOSS
-from lerobot.training.snapshot import is_finite
 
 
 def choose_output_dir(cfg: TrainConfig) -> Path:

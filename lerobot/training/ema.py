@@ -22,7 +22,7 @@ from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.policies.weights import load_weights, read_weights
-from lerobot.training.checkpoint import EMA_FOLDER
+from lerobot.training.checkpoints.checkpoint import EMA_FOLDER
 from lerobot.training.sections import EMAConfig
 
 HEAD_FILE = "ema_state.pt"  # other releases: a pickle with the averages of all parameters

@@ -6,9 +6,9 @@ from pathlib import Path
 from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.flags import flags_of
-from lerobot.training.checkpoint import EMA_FOLDER
-from lerobot.training.metrics import METRICS_FILE
-from lerobot.training.pruning import keep_best
+from lerobot.training.checkpoints.checkpoint import EMA_FOLDER
+from lerobot.training.checkpoints.pruning import keep_best
+from lerobot.training.logs.metrics import METRICS_FILE
 from lerobot.training.run import Run
 
 
@@ -21,7 +21,7 @@ def finish(run: Run) -> Path:
         # Evaluations may have come in since the last save.
         keep_best(run.last_checkpoint.parent, run.output_dir / METRICS_FILE, run.cfg.keep_best)
     from lerobot.evaluation.report import write_report  # what only the end needs delays no start
-    from lerobot.training.story import tell
+    from lerobot.training.logs.story import tell
 
     is_early = run.has_stalled and not run.finished
     if is_early and run.patience is not None:

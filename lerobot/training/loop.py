@@ -15,16 +15,16 @@ from pathlib import Path
 from lerobot.core.command import LAUNCHED
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
-from lerobot.training.batch_size import choose_batch_size
+from lerobot.training.checkpoints.state import restore_state, save_checkpoint
 from lerobot.training.config import TrainConfig
+from lerobot.training.evaluations.validation import evaluations, last_evaluations, validate
 from lerobot.training.finish import finish
-from lerobot.training.header import header
-from lerobot.training.row import training_row
+from lerobot.training.gauges.batch_size import choose_batch_size
+from lerobot.training.gauges.row import training_row
+from lerobot.training.gauges.shortage import no_room_explained, shortage_explained
+from lerobot.training.logs.header import header
 from lerobot.training.run import start
-from lerobot.training.shortage import no_room_explained, shortage_explained
-from lerobot.training.state import restore_state, save_checkpoint
 from lerobot.training.step import update
-from lerobot.training.validation import evaluations, last_evaluations, validate
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit

@@ -18,8 +18,8 @@ from lerobot.policies.build import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch
-from lerobot.training.source import Metadata
+from lerobot.training.sampling.data import Batch
+from lerobot.training.sampling.source import Metadata
 from lerobot.training.statistics import check_statistics, uses_stored
 
 PER_DATASET_FOLDER = "per_dataset"  # beside the main pipelines in a checkpoint; one folder per dataset

@@ -27,10 +27,9 @@ from lerobot.evaluation.result import EvalResult
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
-from lerobot.training.advice import Advisor
 from lerobot.training.allocator import keep_freed_memory
 from lerobot.training.augmentation import Augmentation
-from lerobot.training.blend import Blend
+from lerobot.training.checkpoints.saver import Saver
 from lerobot.training.checks import (
     check_flags,
     check_item_losses,
@@ -41,28 +40,29 @@ from lerobot.training.checks import (
 )
 from lerobot.training.compile import Compilation
 from lerobot.training.config import TrainConfig
-from lerobot.training.console import TrainingConsole
-from lerobot.training.curriculum import Curriculum
-from lerobot.training.data import Batch, BatchLoader, Position
-from lerobot.training.difficulty import build_curriculum
 from lerobot.training.ema import EMA
-from lerobot.training.evaluator import Evaluator
-from lerobot.training.guard import Guard
+from lerobot.training.evaluations.evaluator import Evaluator
+from lerobot.training.gauges.advice import Advisor
+from lerobot.training.gauges.guard import Guard
+from lerobot.training.gauges.stopwatch import Stopwatch
+from lerobot.training.logs.console import TrainingConsole
+from lerobot.training.logs.metrics import Meter, Row
+from lerobot.training.logs.tracking import Tracker
 from lerobot.training.lora import add_adapters
-from lerobot.training.metrics import Meter, Row
 from lerobot.training.parts import freeze, scale_rates
 from lerobot.training.patience import Patience
 from lerobot.training.precision import autocast, choose_kernels, half_precision
 from lerobot.training.processors import build_processors, prepare
-from lerobot.training.saver import Saver
-from lerobot.training.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.sampling.blend import Blend
+from lerobot.training.sampling.curriculum import Curriculum
+from lerobot.training.sampling.data import Batch, BatchLoader, Position
+from lerobot.training.sampling.difficulty import build_curriculum
+from lerobot.training.sampling.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.sampling.stream import StreamLoader
+from lerobot.training.sampling.weighting import Weighting, build_weighting
 from lerobot.training.spread import for_this_world, spread
 from lerobot.training.startup import spare_compiler
-from lerobot.training.stopwatch import Stopwatch
-from lerobot.training.stream import StreamLoader
-from lerobot.training.tracking import Tracker
 from lerobot.training.transfer import feed
-from lerobot.training.weighting import Weighting, build_weighting
 
 
 @dataclass(kw_only=True)

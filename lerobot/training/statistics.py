@@ -9,7 +9,7 @@ from lerobot.core.errors import MissingStatsError
 from lerobot.processor.defaults import Pair
 from lerobot.processor.normalize import STATS_OF_MODE, NormalizerProcessorStep, UnnormalizerProcessorStep
 from lerobot.training.config import TrainConfig
-from lerobot.training.source import Metadata
+from lerobot.training.sampling.source import Metadata
 
 COMPUTE = "python -m lerobot.scripts.augment_dataset_quantile_stats"
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from lerobot.distributed.gather import whole
-from lerobot.training.data import Batch
-from lerobot.training.metrics import numbers
-from lerobot.training.nan import step_if_finite
+from lerobot.training.gauges.nan import step_if_finite
+from lerobot.training.logs.metrics import numbers
 from lerobot.training.run import Run
+from lerobot.training.sampling.data import Batch
 
 
 def update(run: Run, group: list[Batch]) -> None:

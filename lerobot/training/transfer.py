@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lerobot.training.stopwatch import Stopwatch
+from lerobot.training.gauges.stopwatch import Stopwatch
 
 Batch = dict[str, Any]
 NUM_BUFFERS = 2  # one is filled while the other is copied

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.fakes.processes import free_port
 from tests.training.conftest import TINY_ACT, make_dataset
 

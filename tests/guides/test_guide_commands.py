@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from lerobot.envs.pusht import PushTEnvConfig
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.guides.blocks import lines
 from tests.guides.conftest import SHORT, SMALL, write_dataset
 

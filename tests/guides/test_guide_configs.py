@@ -8,7 +8,7 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.flags import parse
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.guides.blocks import block, flags, lines
 from tests.guides.conftest import SHORT, SMALL, on_this_machine
 

@@ -14,7 +14,7 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.scripts.lerobot_train import train
-from lerobot.training.curriculum import stage_name, stage_of
+from lerobot.training.sampling.curriculum import stage_name, stage_of
 from lerobot.training.sections import CurriculumConfig
 from tests.guides.blocks import block
 from tests.guides.conftest import SMALL

@@ -7,8 +7,8 @@ import pytest
 from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.config import decode
 from lerobot.core.flags import read_flags, tree_of
-from lerobot.training.advice import GIB, Advisor, Situation, Verdict, judge
 from lerobot.training.config import TrainConfig, complete
+from lerobot.training.gauges.advice import GIB, Advisor, Situation, Verdict, judge
 from tests.training.conftest import TINY_ACT
 
 

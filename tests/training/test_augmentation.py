@@ -12,7 +12,7 @@ from lerobot.core.flags import parse
 from lerobot.scripts.train import train
 from lerobot.training.augmentation import Augmentation
 from lerobot.training.config import TrainConfig, complete, load_train_config
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 ON = ["--dataset.image_transforms.enable=true", "--log_freq=1"]
 

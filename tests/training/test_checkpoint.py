@@ -16,7 +16,7 @@ from lerobot.core.errors import CheckpointError
 from lerobot.optim.optimizers import AdamConfig
 from lerobot.optim.schedulers import ConstantWithWarmupSchedulerConfig
 from lerobot.processor.defaults import default_steps, policy_pipelines
-from lerobot.training import checkpoint
+from lerobot.training.checkpoints import checkpoint
 
 
 class TinyPolicy(torch.nn.Module):

@@ -16,7 +16,7 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
 from lerobot.training.compile import Compilation
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 CPU = torch.device("cpu")
 

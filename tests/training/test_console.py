@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lerobot.scripts.train import train
-from lerobot.training.console import TrainingConsole, fold, is_watched
+from lerobot.training.logs.console import TrainingConsole, fold, is_watched
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -12,9 +12,9 @@ from lerobot.core.errors import ConfigError
 from lerobot.datasets.sampler import EpisodeAwareSampler
 from lerobot.distributed.world import World
 from lerobot.scripts.train import train
-from lerobot.training.curriculum import Curriculum, Part, StagedLoader, easiest, stage_of
-from lerobot.training.data import Position
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
+from lerobot.training.sampling.curriculum import Curriculum, Part, StagedLoader, easiest, stage_of
+from lerobot.training.sampling.data import Position
 from lerobot.training.sections import CurriculumConfig
 from tests.training.conftest import make_dataset
 

@@ -13,9 +13,9 @@ from wandb.proto import wandb_internal_pb2
 
 from lerobot.core.errors import ConfigError, MissingExtraError, TrainingError
 from lerobot.scripts.train import train
-from lerobot.training import boards
-from lerobot.training.boards import TAG_LENGTH, artifact_name, latest_run_id
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs import boards
+from lerobot.training.logs.boards import TAG_LENGTH, artifact_name, latest_run_id
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import Run
 
 OFFLINE = ("--wandb.enable=true", "--wandb.mode=offline", "--wandb.project=arms", "--wandb.notes=first try")
@@ -173,7 +173,7 @@ def test_an_error_that_ends_the_run_marks_it_failed(flags, tmp_path, monkeypatch
 TRACKIO = """
 import sys
 from lerobot.scripts.train import train
-from lerobot.training.tracking import Tracker
+from lerobot.training.logs.tracking import Tracker
 train(sys.argv[1:])
 """
 

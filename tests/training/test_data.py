@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lerobot.datasets.sampler import EpisodeAwareSampler
-from lerobot.training.data import BatchLoader
+from lerobot.training.sampling.data import BatchLoader
 from lerobot.training.transfer import to_device
 
 

@@ -25,13 +25,13 @@ from lerobot.core.flags import parse
 from lerobot.distributed.world import joined
 from lerobot.scripts.convert_dcp import convert_dcp
 from lerobot.scripts.train import main, train
+from lerobot.training.checkpoints.shards import acting_policy
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.evaluations.validation import evaluate_here, validation_loss
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import Run, start
-from lerobot.training.shards import acting_policy
 from lerobot.training.step import update
 from lerobot.training.transfer import to_device
-from lerobot.training.validation import evaluate_here, validation_loss
 from tests.fakes.processes import server, together
 from tests.fakes.walk import WalkConfig, Walker, pipelines
 from tests.training.conftest import TINY_ACT, make_dataset

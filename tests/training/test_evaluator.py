@@ -21,9 +21,9 @@ from lerobot.core.errors import TrainingError
 from lerobot.datasets import LeRobotDataset
 from lerobot.envs.base import EnvConfig
 from lerobot.scripts.train import train
-from lerobot.training.checkpoint import read_progress
-from lerobot.training.evaluator import Evaluator
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.checkpoints.checkpoint import read_progress
+from lerobot.training.evaluations.evaluator import Evaluator
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = '''

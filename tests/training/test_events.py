@@ -6,8 +6,8 @@ import logging
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lerobot.training.events import FOLDER, EventFile
-from lerobot.training.tracking import Tracker
+from lerobot.training.logs.events import FOLDER, EventFile
+from lerobot.training.logs.tracking import Tracker
 
 
 def read(run) -> EventAccumulator:

@@ -20,12 +20,12 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.config import decode
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.distributed.world import World
-from lerobot.training import checkpoint
+from lerobot.training.checkpoints import checkpoint
+from lerobot.training.checkpoints.pruning import keep_best, prune
+from lerobot.training.checkpoints.state import restore_state, save_checkpoint
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.metrics import METRICS_FILE
-from lerobot.training.pruning import keep_best, prune
+from lerobot.training.logs.metrics import METRICS_FILE
 from lerobot.training.run import build_optimizer, seed_everything, start
-from lerobot.training.state import restore_state, save_checkpoint
 from tests.training.test_checkpoint import SYSTEM_CALLS, files, hidden, in_child, needs_fork
 from tests.training.test_checkpoint import Run as TinyRun
 

@@ -19,9 +19,9 @@ from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
-from lerobot.training import capacity, preflight
-from lerobot.training.memory import Activations, measure_activations, repeated, state_bytes
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.gauges import capacity, preflight
+from lerobot.training.gauges.memory import Activations, measure_activations, repeated, state_bytes
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.training.conftest import make_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -109,9 +109,9 @@ import torch
 from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.flags import parse
 from lerobot.distributed.world import World
-from lerobot.training.capacity import peak_bytes
+from lerobot.training.gauges.capacity import peak_bytes
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.preflight import preflight
+from lerobot.training.gauges.preflight import preflight
 from lerobot.training.run import start
 from lerobot.training.step import update
 
@@ -165,9 +165,9 @@ def test_auto_follows_the_memory_and_sets_the_steps_of_an_epoch(flags, tmp_path,
     monkeypatch.setattr(preflight, "used_bytes", lambda device: 500 * MIB)
     monkeypatch.setattr(preflight, "state_bytes", lambda optimizer: 0)
     monkeypatch.setattr(preflight, "batch_bytes", lambda cfg, device: 2 * MIB)
-    monkeypatch.setattr("lerobot.training.batch_size.batch_bytes", lambda cfg, device: 2 * MIB)
+    monkeypatch.setattr("lerobot.training.gauges.batch_size.batch_bytes", lambda cfg, device: 2 * MIB)
     monkeypatch.setattr(
-        "lerobot.training.batch_size.measured",
+        "lerobot.training.gauges.batch_size.measured",
         lambda run: Activations(fixed=0.0, per_item=7 * MIB, largest=1 * MIB),
     )
     free_memory(monkeypatch, 250 * MIB)  # 0.8 of 750 MiB, less 500 and gradients of 19, over 10 each

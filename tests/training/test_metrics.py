@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from lerobot.training.metrics import METRICS_FILE, Meter, MetricsFile, numbers, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, Meter, MetricsFile, numbers, read_metrics
 
 
 def test_the_meter_averages_each_name_over_its_own_count():

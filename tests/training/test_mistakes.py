@@ -17,7 +17,7 @@ from lerobot.scripts.edit_dataset import edit_dataset
 from lerobot.scripts.eval import main as eval_main
 from lerobot.scripts.train import main as train_main
 from lerobot.scripts.train import train
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.training.conftest import TINY_ACT, make_dataset
 
 FULL = (*TINY_ACT, "--steps=2", "--batch_size=4", "--num_workers=0", "--log_freq=1", "--save_freq=1")

@@ -12,7 +12,7 @@ from lerobot.distributed.world import World
 from lerobot.policies.build import make_pre_post_processors
 from lerobot.scripts.train import train
 from lerobot.training.config import load_train_config
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import start
 from lerobot.training.transfer import to_device
 from tests.training.conftest import TINY_ACT, make_dataset

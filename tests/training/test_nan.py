@@ -15,9 +15,9 @@ from lerobot.core.errors import CheckpointError, TrainingError
 from lerobot.distributed.world import World
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
-from lerobot.training.guard import Guard
-from lerobot.training.metrics import METRICS_FILE, read_metrics
-from lerobot.training.nan import reproduce
+from lerobot.training.gauges.guard import Guard
+from lerobot.training.gauges.nan import reproduce
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.training.conftest import make_dataset
 from tests.training.test_mistakes import spoiled
 

@@ -9,7 +9,7 @@ from lerobot.core.config import decode
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.distributed.world import World
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.guard import Guard
+from lerobot.training.gauges.guard import Guard
 from lerobot.training.run import start
 from lerobot.training.step import update
 

@@ -10,7 +10,7 @@ from lerobot.core.errors import ConfigError
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.parts import find_part, freeze, scale_rates
 
 

@@ -7,7 +7,7 @@ import pytest
 from lerobot.core.errors import ConfigError
 from lerobot.scripts.train import train
 from lerobot.training.contradictions import is_better_lower
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.patience import Patience
 from lerobot.training.sections import EarlyStoppingConfig
 

@@ -11,9 +11,10 @@ from lerobot.core.errors import ConfigError
 from lerobot.core.files import reading
 from lerobot.policies.locate import locate
 from lerobot.scripts.train import train
-from lerobot.training import checkpoint, loop
-from lerobot.training.metrics import METRICS_FILE, read_metrics
-from lerobot.training.pruning import find_best, keep_best, prune
+from lerobot.training import loop
+from lerobot.training.checkpoints import checkpoint
+from lerobot.training.checkpoints.pruning import find_best, keep_best, prune
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from lerobot.core import keys
 from lerobot.core.errors import ConfigError
 from lerobot.scripts.train import train
 from lerobot.training import loop
-from lerobot.training.metrics import METRICS_FILE, Meter, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, Meter, read_metrics
 from tests.fakes.hub import FakeHub
 
 EXACT = (

@@ -11,9 +11,9 @@ from lerobot.core.config import decode
 from lerobot.core.flags import read_flags, tree_of
 from lerobot.distributed.world import World
 from lerobot.scripts.train import train
+from lerobot.training.checkpoints.state import restore_state
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.run import start
-from lerobot.training.state import restore_state
 from tests.training.conftest import make_dataset
 
 

@@ -18,7 +18,7 @@ from lerobot.core.flags import parse
 from lerobot.distributed.world import joined
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.run import start
-from lerobot.training.state import restore_state
+from lerobot.training.checkpoints.state import restore_state
 import torch
 
 def main():  # nothing of the run outlives it: gloo's thread must not touch a tensor while Python ends

@@ -7,10 +7,11 @@ import torch
 
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
-from lerobot.training import loop, run, validation
-from lerobot.training.metrics import METRICS_FILE, read_metrics
-from lerobot.training.row import seconds_left
-from lerobot.training.stopwatch import PARTS
+from lerobot.training import loop, run
+from lerobot.training.evaluations import validation
+from lerobot.training.gauges.row import seconds_left
+from lerobot.training.gauges.stopwatch import PARTS
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 SLOW_S = 0.5
 

@@ -16,7 +16,7 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.eval import evaluate
 from lerobot.scripts.train import train
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 
 PRETRAINED = {
     "config.json",

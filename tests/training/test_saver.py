@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lerobot.core.errors import TrainingError
-from lerobot.training import snapshot as snapshot_room
-from lerobot.training.saver import Saver
-from lerobot.training.snapshot import HostBuffers, is_finite
+from lerobot.training.checkpoints import snapshot as snapshot_room
+from lerobot.training.checkpoints.saver import Saver
+from lerobot.training.checkpoints.snapshot import HostBuffers, is_finite
 
 CPU = torch.device("cpu")
 BIG = 10_000  # numbers; small tensors are copied at once
@@ -229,7 +229,7 @@ def test_an_error_of_the_loop_waits_for_the_files(saver):
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_files(saver, monkeypatch):
-    monkeypatch.setattr("lerobot.training.saver.PATIENCE_S", 0.05)
+    monkeypatch.setattr("lerobot.training.checkpoints.saver.PATIENCE_S", 0.05)
     go = threading.Event()
     begun_s = time.monotonic()
     with pytest.raises(KeyboardInterrupt), saver:

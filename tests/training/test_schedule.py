@@ -11,7 +11,7 @@ from lerobot.core.flags import parse
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.schedule import choose_schedule
 
 SMOLVLA = {

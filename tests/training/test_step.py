@@ -15,9 +15,9 @@ from lerobot.distributed.world import World
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.training import step
-from lerobot.training.guard import Guard
-from lerobot.training.metrics import Meter
-from lerobot.training.stopwatch import Stopwatch
+from lerobot.training.gauges.guard import Guard
+from lerobot.training.gauges.stopwatch import Stopwatch
+from lerobot.training.logs.metrics import Meter
 
 ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 SIZE = 6

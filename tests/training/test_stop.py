@@ -13,9 +13,10 @@ import pytest
 
 from lerobot.core.errors import TrainingError
 from lerobot.scripts.train import train
-from lerobot.training import checkpoint, loop
+from lerobot.training import loop
+from lerobot.training.checkpoints import checkpoint
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.loop import stop_requests
-from lerobot.training.metrics import METRICS_FILE, read_metrics
 from tests.training.test_checkpoint import hidden
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def test_a_signal_while_a_checkpoint_is_written_saves_the_step_it_came_in(
 @posix_only
 def test_a_second_ctrl_c_during_a_write_harms_nothing(flags, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "ECHO_S", 0)
-    monkeypatch.setattr("lerobot.training.saver.PATIENCE_S", 0.01)
+    monkeypatch.setattr("lerobot.training.checkpoints.saver.PATIENCE_S", 0.01)
     real = checkpoint._sync_tree
 
     def slow(folder):

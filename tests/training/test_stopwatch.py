@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from lerobot.training.stopwatch import PARTS, Stopwatch
+from lerobot.training.gauges.stopwatch import PARTS, Stopwatch
 
 CPU = torch.device("cpu")
 

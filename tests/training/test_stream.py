@@ -19,13 +19,13 @@ from lerobot.core.flags import read_flags, tree_of
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.scripts.train import train
+from lerobot.training.checkpoints.state import restore_state
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.data import Position
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.evaluations.validation import validation_loss
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import start
-from lerobot.training.state import restore_state
-from lerobot.training.stream import StreamLoader
-from lerobot.training.validation import validation_loss
+from lerobot.training.sampling.data import Position
+from lerobot.training.sampling.stream import StreamLoader
 
 ROOT = Path(__file__).parents[2]
 STREAMING = "--dataset.streaming=true"

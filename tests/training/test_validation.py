@@ -14,9 +14,9 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.distributed.world import World
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.evaluations.validation import held_out_batches, read_ahead, validate, validation_loss
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import start
-from lerobot.training.validation import held_out_batches, read_ahead, validate, validation_loss
 from tests.training.conftest import FPS, make_dataset
 
 

@@ -18,12 +18,12 @@ from lerobot.distributed.world import World
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.scripts.train import train
 from lerobot.training.config import TrainConfig, complete, load_train_config
-from lerobot.training.data import weightless
-from lerobot.training.header import header
-from lerobot.training.metrics import METRICS_FILE, read_metrics
+from lerobot.training.logs.header import header
+from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from lerobot.training.run import start
+from lerobot.training.sampling.data import weightless
+from lerobot.training.sampling.weighting import Weighting, gains_of, read_progress, weights_of
 from lerobot.training.step import update
-from lerobot.training.weighting import Weighting, gains_of, read_progress, weights_of
 from tests.training.conftest import FPS, LENGTH, make_dataset
 
 # Two episodes of 12 and 9 frames, as another implementation weighs them (0.6.1, chunk 4, kappa 0.3).

@@ -13,7 +13,7 @@ import struct
 import time
 from pathlib import Path
 
-from lerobot.training.metrics import Row, grouped
+from lerobot.training.logs.metrics import Row, grouped
 
 FOLDER = "tensorboard"
 VERSION = b"brain.Event:2"

@@ -24,11 +24,11 @@ from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EvalResult
 from lerobot.evaluation.rollout import evaluate, undisturbed_randomness
-from lerobot.training.data import Batch
-from lerobot.training.evaluator import arguments
-from lerobot.training.metrics import Row
+from lerobot.training.checkpoints.shards import acting_policy
+from lerobot.training.evaluations.evaluator import arguments
+from lerobot.training.logs.metrics import Row
 from lerobot.training.run import Run
-from lerobot.training.shards import acting_policy
+from lerobot.training.sampling.data import Batch
 from lerobot.training.transfer import feed
 
 MAX_TASKS = 20  # more tasks than that have no losses of their own

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from lerobot.core.config import encode
 from lerobot.core.errors import LeRobotError
-from lerobot.training.boards import Trackio, WeightsAndBiases
 from lerobot.training.config import TrainConfig
-from lerobot.training.events import EventFile
-from lerobot.training.metrics import MetricsFile, Row
+from lerobot.training.logs.boards import Trackio, WeightsAndBiases
+from lerobot.training.logs.events import EventFile
+from lerobot.training.logs.metrics import MetricsFile, Row
 
 logger = logging.getLogger(__name__)
 

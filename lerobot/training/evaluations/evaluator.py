@@ -30,9 +30,16 @@ from lerobot.core.files import part_path, write_json
 from lerobot.evaluation.result import EvalResult
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
-from lerobot.training.checkpoint import step_name
+from lerobot.training.checkpoints.checkpoint import step_name
 from lerobot.training.config import TrainConfig
-from lerobot.training.evaluation_process import FAILURE_FILE, JOB_FILE, RESULT_FILE, Arguments, Failure, Job
+from lerobot.training.evaluations.evaluation_process import (
+    FAILURE_FILE,
+    JOB_FILE,
+    RESULT_FILE,
+    Arguments,
+    Failure,
+    Job,
+)
 
 logger = logging.getLogger(__name__)
 LOG_FILE = "log.txt"
@@ -175,7 +182,7 @@ class Evaluator:
         apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         with (one.folder / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "lerobot.training.evaluation_process", str(one.folder)],
+                [sys.executable, "-m", "lerobot.training.evaluations.evaluation_process", str(one.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lerobot.core.errors import DISK_IS_FULL, LeRobotError, TrainingError
-from lerobot.training.snapshot import HostBuffers, Snapshot
+from lerobot.training.checkpoints.snapshot import HostBuffers, Snapshot
 
 logger = logging.getLogger(__name__)
 

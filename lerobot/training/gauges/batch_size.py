@@ -14,10 +14,10 @@ from torch.func import functional_call
 
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.evaluation.rollout import undisturbed_randomness
-from lerobot.training.capacity import is_shortage, readable_bytes
+from lerobot.training.gauges.capacity import is_shortage, readable_bytes
+from lerobot.training.gauges.memory import Activations, Estimate, repeated
+from lerobot.training.gauges.preflight import batch_bytes, estimate, measured, prepared_item
 from lerobot.training.global_batch import with_size
-from lerobot.training.memory import Activations, Estimate, repeated
-from lerobot.training.preflight import batch_bytes, estimate, measured, prepared_item
 from lerobot.training.run import Run, with_steps
 
 logger = logging.getLogger(__name__)

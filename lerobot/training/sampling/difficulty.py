@@ -15,10 +15,10 @@ from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.mixture import DatasetMixture
 from lerobot.distributed.world import World
 from lerobot.training.config import TrainConfig
-from lerobot.training.curriculum import Curriculum, Part
+from lerobot.training.sampling.curriculum import Curriculum, Part
+from lerobot.training.sampling.source import Source
+from lerobot.training.sampling.stream import StreamedSource
 from lerobot.training.sections import COLUMN, LOSS
-from lerobot.training.source import Source
-from lerobot.training.stream import StreamedSource
 
 
 def build_curriculum(cfg: TrainConfig, source: Source | StreamedSource, world: World) -> Curriculum | None:

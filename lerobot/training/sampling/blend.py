@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lerobot.core import keys
 from lerobot.distributed.world import World
-from lerobot.training.data import Batch
-from lerobot.training.metrics import Row
+from lerobot.training.logs.metrics import Row
+from lerobot.training.sampling.data import Batch
 
 
 class Blend:

@@ -30,11 +30,11 @@ from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.mixture import DatasetMixture
 from lerobot.datasets.tables import read_parquet
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch
-from lerobot.training.difficulty import frame_values, parts_of
+from lerobot.training.sampling.data import Batch
+from lerobot.training.sampling.difficulty import frame_values, parts_of
+from lerobot.training.sampling.source import Source
+from lerobot.training.sampling.stream import StreamedSource
 from lerobot.training.sections import SampleWeightingConfig
-from lerobot.training.source import Source
-from lerobot.training.stream import StreamedSource
 
 PROGRESS_FILE = "sarm_progress.parquet"  # in a dataset's folder
 ON_THE_HUB = "hf://datasets/"  # user/name/path of the file

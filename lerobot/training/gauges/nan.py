@@ -23,12 +23,12 @@ from lerobot.core.errors import CheckpointError, TrainingError
 from lerobot.core.files import write_json
 from lerobot.evaluation.rollout import undisturbed_randomness
 from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.training.checkpoints.shards import whole_weights
 from lerobot.training.checks import WHAT_TO_TRY
-from lerobot.training.data import Batch
-from lerobot.training.guard import Evidence
+from lerobot.training.gauges.guard import Evidence
 from lerobot.training.precision import half_precision
 from lerobot.training.run import Run
-from lerobot.training.shards import whole_weights
+from lerobot.training.sampling.data import Batch
 from lerobot.training.transfer import to_device
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def _command(path: Path) -> list[str]:
     return [
         "python",
         "-c",
-        f"from lerobot.training.nan import reproduce; print(reproduce({json.dumps(str(path.absolute()))}))",
+        "from lerobot.training.gauges.nan import reproduce; "
+        f"print(reproduce({json.dumps(str(path.absolute()))}))",
     ]
 
 

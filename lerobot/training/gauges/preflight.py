@@ -14,9 +14,15 @@ from torch import nn
 
 from lerobot.distributed.shard import is_sharded
 from lerobot.policies.config import PreTrainedConfig
-from lerobot.training.capacity import free_bytes, is_shortage, readable_bytes, used_bytes
 from lerobot.training.config import TrainConfig
-from lerobot.training.memory import Activations, Estimate, measure_activations, state_bytes, tensor_bytes
+from lerobot.training.gauges.capacity import free_bytes, is_shortage, readable_bytes, used_bytes
+from lerobot.training.gauges.memory import (
+    Activations,
+    Estimate,
+    measure_activations,
+    state_bytes,
+    tensor_bytes,
+)
 from lerobot.training.precision import autocast
 from lerobot.training.processors import prepare
 from lerobot.training.run import Run

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lerobot.core import keys
 from lerobot.core.files import is_being_read, sync_folders
-from lerobot.training.checkpoint import (
+from lerobot.training.checkpoints.checkpoint import (
     TRASH_SUFFIX,
     is_complete,
     linked_name,
@@ -22,7 +22,7 @@ from lerobot.training.checkpoint import (
     read_progress,
 )
 from lerobot.training.contradictions import is_better_lower
-from lerobot.training.metrics import read_metrics
+from lerobot.training.logs.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 

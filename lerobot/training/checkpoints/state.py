@@ -21,17 +21,17 @@ from lerobot.datasets.sampler import compute_sampler_state
 from lerobot.optim.rng import take_rng
 from lerobot.optim.state import flat, nested, read_json
 from lerobot.policies.policy import PreTrainedPolicy
-from lerobot.training import checkpoint
-from lerobot.training.checkpoint import Progress
+from lerobot.training.checkpoints import checkpoint
+from lerobot.training.checkpoints.checkpoint import Progress
+from lerobot.training.checkpoints.pruning import keep_best, prune
+from lerobot.training.checkpoints.shards import move_shards, restore_optimizer, whole_weights, write_shards
 from lerobot.training.checks import check_weights
 from lerobot.training.config import load_train_config
-from lerobot.training.data import Position
-from lerobot.training.metrics import METRICS_FILE
-from lerobot.training.nan import settle
+from lerobot.training.gauges.nan import settle
+from lerobot.training.logs.metrics import METRICS_FILE
 from lerobot.training.processors import save_per_dataset
-from lerobot.training.pruning import keep_best, prune
 from lerobot.training.run import Run, build_optimizer
-from lerobot.training.shards import move_shards, restore_optimizer, whole_weights, write_shards
+from lerobot.training.sampling.data import Position
 
 logger = logging.getLogger(__name__)
 

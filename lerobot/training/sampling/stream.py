@@ -18,8 +18,8 @@ from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.training.config import TrainConfig
-from lerobot.training.data import Batch, Position, weightless
-from lerobot.training.split import split_episodes
+from lerobot.training.sampling.data import Batch, Position, weightless
+from lerobot.training.sampling.split import split_episodes
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
 from lerobot.datasets.stats import check_shapes
 from lerobot.training.config import TrainConfig
-from lerobot.training.curriculum import Curriculum, StagedLoader
-from lerobot.training.data import BatchLoader
-from lerobot.training.split import frames_of, split_episodes
-from lerobot.training.stream import StreamedSource, StreamLoader, open_stream
+from lerobot.training.sampling.curriculum import Curriculum, StagedLoader
+from lerobot.training.sampling.data import BatchLoader
+from lerobot.training.sampling.split import frames_of, split_episodes
+from lerobot.training.sampling.stream import StreamedSource, StreamLoader, open_stream
 
 Metadata = LeRobotDatasetMetadata | MixtureMetadata
 Dataset = LeRobotDataset | DatasetMixture

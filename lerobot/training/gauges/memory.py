@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lerobot.evaluation.rollout import undisturbed_randomness
-from lerobot.training.capacity import MIB, readable_bytes
+from lerobot.training.gauges.capacity import MIB, readable_bytes
 
 Batch = dict[str, Any]
 Autocast = Callable[[], AbstractContextManager]

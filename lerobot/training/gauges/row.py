@@ -11,12 +11,12 @@ import os
 
 import torch
 
-from lerobot.training.advice import Situation, judge
-from lerobot.training.capacity import GIB, free_bytes, peak_bytes, total_bytes
-from lerobot.training.metrics import Row
-from lerobot.training.nan import settle
+from lerobot.training.gauges.advice import Situation, judge
+from lerobot.training.gauges.capacity import GIB, free_bytes, peak_bytes, total_bytes
+from lerobot.training.gauges.nan import settle
+from lerobot.training.gauges.stopwatch import Times
+from lerobot.training.logs.metrics import Row
 from lerobot.training.run import Run
-from lerobot.training.stopwatch import Times
 
 COUNTED = ("items", "tokens")  # names of the meter that become numbers per second
 

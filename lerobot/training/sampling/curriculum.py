@@ -23,9 +23,9 @@ from torch import Tensor
 from lerobot.core import keys
 from lerobot.core.errors import TrainingError
 from lerobot.distributed.world import World
-from lerobot.training.data import Batch, BatchLoader, BatchSource, Position, Sampler
-from lerobot.training.data import Part as BatchPart
-from lerobot.training.metrics import Row
+from lerobot.training.logs.metrics import Row
+from lerobot.training.sampling.data import Batch, BatchLoader, BatchSource, Position, Sampler
+from lerobot.training.sampling.data import Part as BatchPart
 from lerobot.training.sections import CurriculumConfig
 
 NAMES = ("easy", "medium", "hard")  # of three stages

@@ -28,9 +28,9 @@ from lerobot.policies.classes import get_policy_class
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.policies.weights import load_weights, write_weights
-from lerobot.training.checkpoint import MANIFEST_FILE
+from lerobot.training.checkpoints.checkpoint import MANIFEST_FILE
+from lerobot.training.checkpoints.saver import explained
 from lerobot.training.run import Run
-from lerobot.training.saver import explained
 
 PREFIX = ".shards_"
 

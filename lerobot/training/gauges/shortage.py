@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 
 from lerobot.core.errors import TrainingError
-from lerobot.training.capacity import free_bytes, is_shortage, peak_bytes, readable_bytes, total_bytes
-from lerobot.training.preflight import Remedy, preflight, remedies
+from lerobot.training.gauges.capacity import free_bytes, is_shortage, peak_bytes, readable_bytes, total_bytes
+from lerobot.training.gauges.preflight import Remedy, preflight, remedies
 from lerobot.training.run import Run
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.core.optional import require
-from lerobot.training.metrics import Row, grouped
+from lerobot.training.logs.metrics import Row, grouped
 from lerobot.training.sections import TrackioConfig, WandBConfig
 
 logger = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ import torch
 from lerobot.datasets.sampler import MixtureSampler
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.shard import is_sharded
-from lerobot.training.console import readable_count
+from lerobot.training.gauges.preflight import memory_rows
+from lerobot.training.logs.console import readable_count
 from lerobot.training.precision import half_precision
-from lerobot.training.preflight import memory_rows
 from lerobot.training.run import Run
+from lerobot.training.sampling.stream import StreamLoader
 from lerobot.training.statistics import statistics_line
-from lerobot.training.stream import StreamLoader
 
 
 def header(run: Run) -> dict[str, str]:

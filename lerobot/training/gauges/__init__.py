@@ -1,0 +1,1 @@
+"""Where time and memory go, what to do about it, and steps whose numbers are none."""
