@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from lerobot.core.command import LAUNCHED
 from lerobot.core.errors import ConfigError, DeviceError, LeRobotError, LostConnectionError
+from lerobot.core.signals import handling, say_stopping
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.agent.server.api import RunResult
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
 INTERRUPTED = 130  # exit status after Ctrl-C
 ECHO = 2  # blame of a process that failed because another one was gone
 LAST_LINES = 30  # of what a process without the console wrote, shown when it failed without a word
@@ -140,20 +140,15 @@ def _passing_signals_on(agent: "LocalElasticAgent") -> Iterator[list[int]]:
         if not workers:
             raise KeyboardInterrupt
         if not came:
-            sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+            say_stopping()
         again = bool(came) and number == signal.SIGINT
         came.append(number)
         for process in workers:
             with suppress(ProcessLookupError):  # it is done already
                 os.kill(process, signal.SIGINT if again else signal.SIGTERM)
 
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
+    with handling(pass_on):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _cause(result: "RunResult", folder: Path) -> LeRobotError:

@@ -5,7 +5,6 @@ batch -> forward -> backward -> clip -> step -> schedule;  log, validate, evalua
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lerobot.core.command import LAUNCHED
+from lerobot.core.signals import handling, say_stopping
 from lerobot.distributed.world import joined
 from lerobot.policies.device import asked_device
 from lerobot.training.checkpoints.state import restore_state, save_checkpoint
@@ -27,7 +27,6 @@ from lerobot.training.run import start
 from lerobot.training.step import update
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # the last two: of schedulers, before a time limit
 ECHO_S = 1.0  # a launcher passes a Ctrl-C on that the terminal has sent to all its processes already
 
 
@@ -82,17 +81,12 @@ def stop_requests() -> Iterator[threading.Event]:
             stop.set()
             asked_s = time.monotonic()
             if LAUNCHED not in os.environ:  # else the launcher has said it
-                sys.stderr.write("\nStopping after this step; Ctrl-C again stops at once, unsaved.\n")
+                say_stopping()
         elif number == signal.SIGINT and time.monotonic() - asked_s > ECHO_S:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop
         return
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
+    with handling(ask):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

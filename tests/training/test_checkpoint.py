@@ -17,6 +17,7 @@ from lerobot.optim.optimizers import AdamConfig
 from lerobot.optim.schedulers import ConstantWithWarmupSchedulerConfig
 from lerobot.processor.defaults import default_steps, policy_pipelines
 from lerobot.training.checkpoints import checkpoint
+from tests.fakes.death import kill_before
 
 
 class TinyPolicy(torch.nn.Module):
@@ -256,7 +257,6 @@ def test_a_dangling_link_is_said_and_the_highest_step_taken(tmp_path, caplog):
 
 
 # --- a kill at any instant
-SYSTEM_CALLS = ("rename", "replace", "symlink", "link", "unlink", "rmdir", "mkdir", "fsync")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 
 
@@ -291,21 +291,7 @@ def test_a_kill_before_any_change_of_the_disk_leaves_last_usable(tmp_path, first
         run.save(output_dir, first)
 
         def save_until_killed(deadline=deadline, output_dir=output_dir):
-            calls = 0
-
-            def killing(call):
-                def counted(*args, **kwargs):
-                    nonlocal calls
-                    calls += 1
-                    if calls == deadline:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return call(*args, **kwargs)
-
-                return counted
-
-            for name in SYSTEM_CALLS:
-                setattr(os, name, killing(getattr(os, name)))
-            run.save(output_dir, second)
+            kill_before(deadline, lambda: run.save(output_dir, second))
 
         _, status = os.waitpid(in_child(save_until_killed), 0)
         if not os.WIFSIGNALED(status):

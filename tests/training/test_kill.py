@@ -26,8 +26,9 @@ from lerobot.training.checkpoints.state import restore_state, save_checkpoint
 from lerobot.training.config import TrainConfig, complete
 from lerobot.training.logs.metrics import METRICS_FILE
 from lerobot.training.run import build_optimizer, seed_everything, start
-from tests.training.test_checkpoint import SYSTEM_CALLS, files, hidden, in_child, needs_fork
+from tests.fakes.death import kill_before
 from tests.training.test_checkpoint import Run as TinyRun
+from tests.training.test_checkpoint import files, hidden, in_child, needs_fork
 
 CPU = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 pytestmark = [pytest.mark.slow, needs_fork]
@@ -170,25 +171,6 @@ def test_a_kill_before_any_change_of_the_disk_harms_nothing_that_is_kept(tmp_pat
             assert sorted(path.name for path in checkpoints.iterdir()) == ["000004", "best", "last"]
         shutil.rmtree(output_dir)
     assert killed > 80
-
-
-def kill_before(deadline, work):
-    """Do the work until just before its n-th change of the disk."""
-    calls = 0
-
-    def killing(call):
-        def counted(*args, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls == deadline:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **kwargs)
-
-        return counted
-
-    for name in SYSTEM_CALLS:
-        setattr(os, name, killing(getattr(os, name)))
-    work()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks Linux for the names of open files")
