@@ -107,7 +107,7 @@ def test_killed_then_interrupted_then_finished(flags, tmp_path):
     process.wait()
     wait_until(lambda: not any(map(is_alive, pids)))  # children do not outlive the search
     process = command(*words)
-    wait_until(lambda: all((out / f"trials/{i:04d}/metrics.jsonl").is_file() for i in (2, 3)))
+    wait_until((out / "trials/0002/metrics.jsonl").is_file)  # on a busy machine the other is not as far, or further
     process.send_signal(signal.SIGINT)
     said = finished(process)
     assert f"lerobot-tune --resume=true --output_dir={out}" in said and trainings(out) == []

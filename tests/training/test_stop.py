@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lerobot.core import signals
 from lerobot.core.errors import TrainingError
 from lerobot.scripts.train import train
 from lerobot.training import loop
@@ -29,7 +30,7 @@ def send(number):
 
 # ------------------------------------------------------------------------------------------------ signals
 @posix_only
-@pytest.mark.parametrize("name", loop.STOP_SIGNALS)
+@pytest.mark.parametrize("name", signals.STOP_SIGNALS)
 def test_a_signal_asks_for_a_stop(name, capsys):
     before = signal.getsignal(getattr(signal, name))
     with stop_requests() as stop:
