@@ -107,7 +107,7 @@ def test_killed_then_interrupted_then_finished(flags, tmp_path):
     process.wait()
     wait_until(lambda: not any(map(is_alive, pids)))  # children do not outlive the search
     process = command(*words)
-    wait_until((out / "trials/0002/metrics.jsonl").is_file)  # on a busy machine the other is not as far, or further
+    wait_until((out / "trials/0002/metrics.jsonl").is_file)  # the other may be behind
     process.send_signal(signal.SIGINT)
     said = finished(process)
     assert f"lerobot-tune --resume=true --output_dir={out}" in said and trainings(out) == []
