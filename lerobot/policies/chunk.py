@@ -1,60 +1,12 @@
-"""Between two looks: queues of observations and actions, and averaging of overlapping chunks.
+"""Averaging of overlapping chunks.
 
-    observation -> ObservationQueue -> (B, O, ...) -> policy -> chunk (B, T, A) -> ActionQueue -> action (B,
-    A)
-                                                                             \\-> TemporalEnsemble -> action
-                                                                             (B, A)
+    chunk (B, T, A) at every step -> TemporalEnsemble -> action (B, A)
 
-Shapes: B batch, O observations a policy looks at, T actions of a chunk, A action size.
+Shapes: B batch, T actions of a chunk, A action size.
 """
-
-from collections import deque
 
 import torch
 from torch import Tensor
-
-
-class ActionQueue:
-    """The actions of a chunk that are still to be executed."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self._actions: deque[Tensor] = deque()
-
-    def __len__(self) -> int:
-        return len(self._actions)
-
-    def put(self, chunk: Tensor) -> None:
-        """Keep the first `length` actions of a chunk (B, T, A), replacing what was left."""
-        self._actions = deque(chunk[:, : self.length].unbind(1))
-
-    def pop(self) -> Tensor:
-        """The next action (B, A)."""
-        return self._actions.popleft()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._actions.clear()
-
-
-class ObservationQueue:
-    """The last `length` observations; the first one after `clear` fills all places."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self._seen: deque[dict[str, Tensor]] = deque(maxlen=length)
-
-    def put(self, observation: dict[str, Tensor]) -> None:
-        """Add an observation {name: (B, ...)}; the oldest one leaves."""
-        self._seen.extend([observation] * (1 if self._seen else self.length))
-
-    def stacked(self) -> dict[str, Tensor]:
-        """All observations, oldest first: {name: (B, O, ...)}."""
-        return {name: torch.stack([seen[name] for seen in self._seen], dim=1) for name in self._seen[-1]}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._seen.clear()
 
 
 class TemporalEnsemble:

@@ -1,9 +1,9 @@
 """What every policy is: a module that learns from batches, acts on observations, lives in a folder.
 
     batch -> forward -> loss                                                       training
-    observation -> [its preprocessor] -> plan -> queue -> [its postprocessor] -> action   acting
+    observation -> [its preprocessor] -> memory -> plan -> memory -> [its postprocessor] -> action   acting
 
-Shapes: B batch, T actions of a chunk, A action size.
+Shapes: B batch, O observations a policy looks at, T actions of a chunk, A action size.
 """
 
 import tempfile
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
+from lerobot.nn.draws import Draws
 from lerobot.nn.loss import Reduction
+from lerobot.policies.acting import Acting
 from lerobot.policies.adapter import Adapter, find_base, is_adapter, load_adapter
 from lerobot.policies.card import model_card
 from lerobot.policies.classes import get_policy_class
@@ -25,19 +27,17 @@ from lerobot.policies.device import asked_device, stored_device
 from lerobot.policies.items import ITEMS, counted_by_items, num_items, takes_totals
 from lerobot.policies.legacy import is_legacy, split_stats
 from lerobot.policies.locate import locate
-from lerobot.policies.observation import to_tensors
 from lerobot.policies.processors import Stats, make_pre_post_processors
 from lerobot.policies.weights import load_weights, read_weights, write_weights
 from lerobot.processor.defaults import Pair, default_steps
-from lerobot.processor.pipeline import ModelInput
 from lerobot.processor.step import ProcessorStep
 
 Steps = tuple[list[ProcessorStep], list[ProcessorStep]]
 PUBLISHED = ("*.safetensors", "*.json", "*.yaml", "*.md")
 
 
-class PreTrainedPolicy(nn.Module):
-    """Base of all policies. A policy writes `__init__`, `forward`, `plan` and `next_action`.
+class PreTrainedPolicy(Acting, nn.Module):
+    """Base of all policies. A policy writes `__init__`, `forward` and `plan`.
 
     **Two ways of acting.** A policy loaded by its path alone, `ACTPolicy.from_pretrained(path)`, carries its
     saved processors: `select_action` takes an observation as it comes from a dataset, a robot or a camera,
@@ -50,7 +50,10 @@ class PreTrainedPolicy(nn.Module):
     a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
     alone does not; `adapter_targets`, which layers `--peft` adapts unless it is told: the ends of their
     names, or a regex over whole names; `has_static_graph`, whether the loss reaches the same parameters at
-    every step.
+    every step; `looks_back`, whether `plan` reads the last `n_obs_steps` observations, on an axis O.
+
+    **Episodes side by side.** `act` takes a batch of episodes with a `Memory` each, which may have begun at
+    different times; `select_action` is `act` for episodes that all began at the last `reset`.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
@@ -105,12 +108,13 @@ class PreTrainedPolicy(nn.Module):
         """How many values () each mean of the loss is over, items counted by their weight; nothing waits."""
         return {ITEMS: num_items(batch)}
 
-    def plan(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
-        """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations."""
-        raise NotImplementedError
+    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None, **how: Any) -> Tensor:
+        """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations.
 
-    def next_action(self, batch: dict[str, Tensor], *args: Any, **how: Any) -> Tensor:
-        """The normalised action (B, A) of now for a preprocessed observation."""
+        Args:
+            batch: observations (B, ...), or (B, O, ...) of a policy that `looks_back`.
+            draws: where random numbers come from; None is torch's generator.
+        """
         raise NotImplementedError
 
     def get_optim_params(self) -> Any:
@@ -161,39 +165,6 @@ class PreTrainedPolicy(nn.Module):
             device=str(stored_device(config.device)),
             stats=stats,
         )
-
-    # --- acting
-    def reset(self) -> None:
-        """Forget the last episode; call it before each new one."""
-        for pipeline in self._processors or ():
-            pipeline.reset()
-
-    @torch.no_grad()
-    def select_action(self, observation: Mapping[str, Any], **how: Any) -> Tensor:
-        """The action of now, (B, A), or (A,) for a raw observation without batch axis. Switches to eval mode.
-
-        Args:
-            observation: what the preprocessor returned, or, when this policy carries its processors, a raw
-                one: flat (`observation.state`) or nested (`{"state": …, "images": {…}}`), arrays or tensors,
-                with or without batch axis, images uint8 or float, channels first or last.
-            how: passed on to the policy's `next_action`.
-        """
-        return self._act(self.next_action, observation, how)
-
-    @torch.no_grad()
-    def predict_action_chunk(self, observation: Mapping[str, Any], **how: Any) -> Tensor:
-        """The actions of now and later, (B, T, A), or (T, A); observations as in `select_action`."""
-        return self._act(self.plan, observation, how)
-
-    def _act(self, decide: Any, observation: Mapping[str, Any], how: Mapping[str, Any]) -> Tensor:
-        self.eval()
-        if self._source is None or isinstance(observation, ModelInput):
-            return decide(dict(observation), **how)
-        before, after = self.processors
-        raw, is_batched = to_tensors(observation, self.config.input_features)
-        batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in before(raw).items()}
-        action = after(decide(batch, **how))
-        return action if is_batched else action[0]
 
     @property
     def processors(self) -> Pair:

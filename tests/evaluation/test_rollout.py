@@ -149,8 +149,8 @@ def test_actions_of_another_size_are_refused():
 
 def test_a_policy_that_breaks_its_word_on_actions():
     class Wide(Walker):
-        def next_action(self, batch):
-            return super().next_action(batch).expand(-1, 2)
+        def plan(self, batch, *, draws=None):
+            return super().plan(batch, draws=draws).expand(-1, -1, 2)
 
     with pytest.raises(
         FeatureMismatchError, match=r"returned actions \[2, 2\]; the environment takes \[2, 1\]"

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from lerobot.core.errors import EnvironmentSetupError
 from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.envs.base import EnvConfig
-from lerobot.policies.chunk import ActionQueue
+from lerobot.nn.draws import Draws
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import default_steps, policy_pipelines
@@ -127,24 +127,14 @@ class Walker(PreTrainedPolicy):
     def __init__(self, config=None):
         super().__init__(config or WalkerConfig())
         self.gain = torch.nn.Parameter(torch.tensor(0.45))
-        self.queue = ActionQueue(self.config.n_action_steps)
         self.tasks = []
 
-    def plan(self, batch):
+    def plan(self, batch, *, draws=None):
         assert batch[IMAGE].shape[1:] == (3, HEIGHT, WIDTH) and batch[IMAGE].max() <= 1
         self.tasks.append(batch["task"])
         x = batch[STATE][:, :1]  # (B, 1)
         steps = torch.stack([-self.gain * x * 0.6**i for i in range(self.config.chunk_size)], 1)  # (B, T, 1)
-        return steps + self.config.noise * torch.randn_like(steps)
-
-    def next_action(self, batch):
-        if not self.queue:
-            self.queue.put(self.plan(batch))
-        return self.queue.pop()
-
-    def reset(self):
-        super().reset()
-        self.queue.clear()
+        return steps + self.config.noise * (draws or Draws()).normal(*steps.shape, like=steps)
 
 
 def pipelines(config=None):

@@ -3,31 +3,7 @@ import math
 import pytest
 import torch
 
-from lerobot.policies.chunk import ActionQueue, ObservationQueue, TemporalEnsemble
-
-
-def test_the_queue_gives_the_first_actions_in_order_and_replaces_the_rest():
-    queue, chunk = ActionQueue(3), torch.arange(40.0).reshape(2, 5, 4)
-    queue.put(chunk)
-    assert len(queue) == 3
-    assert torch.equal(queue.pop(), chunk[:, 0]) and torch.equal(queue.pop(), chunk[:, 1])
-    queue.put(chunk + 100)
-    assert torch.equal(queue.pop(), chunk[:, 0] + 100) and len(queue) == 2
-    queue.clear()
-    assert not queue
-    with pytest.raises(IndexError):
-        queue.pop()
-
-
-def test_the_first_observation_fills_all_places():
-    queue = ObservationQueue(3)
-    for number in range(3):
-        queue.put({"observation.state": torch.full((2, 1), float(number))})
-        wanted = [max(0, number - back) for back in (2, 1, 0)]
-        assert queue.stacked()["observation.state"][0, :, 0].tolist() == wanted
-    queue.clear()
-    queue.put({"observation.state": torch.full((2, 1), 9.0)})
-    assert queue.stacked()["observation.state"].unique().tolist() == [9.0]
+from lerobot.policies.chunk import TemporalEnsemble
 
 
 @pytest.mark.parametrize("coeff", [0.0, 0.01, -0.5, 2.0])

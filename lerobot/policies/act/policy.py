@@ -8,7 +8,7 @@ Paper: Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-C
 Shapes: B batch, T actions of a chunk, A action size, L style size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot.core import keys
+from lerobot.nn.draws import Draws
 from lerobot.nn.imagenet import load_imagenet_weights
 from lerobot.nn.loss import Part, Reduction, add_up, count
 from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.model import ACT
-from lerobot.policies.chunk import ActionQueue, TemporalEnsemble
+from lerobot.policies.chunk import TemporalEnsemble
 from lerobot.policies.items import num_items
+from lerobot.policies.memory import Memory
 from lerobot.policies.policy import PreTrainedPolicy
 
 
@@ -42,9 +44,6 @@ class ACTPolicy(PreTrainedPolicy):
             load_imagenet_weights(
                 self.model.backbone, config.vision_backbone, source=config.pretrained_backbone_weights
             )
-        self._queue = ActionQueue(config.n_action_steps)
-        coeff = config.temporal_ensemble_coeff
-        self._ensemble = None if coeff is None else TemporalEnsemble(coeff, config.chunk_size)
 
     def forward(
         self,
@@ -80,24 +79,20 @@ class ACTPolicy(PreTrainedPolicy):
         num_actions = count(~is_pad, batch.get(keys.LOSS_WEIGHT))
         return {"l1_loss": num_actions * actions.shape[-1], "kld_loss": num_items(batch)}
 
-    def plan(self, batch: dict[str, Tensor]) -> Tensor:
-        """The chunk (B, T, A) of actions for normalised observations."""
+    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None) -> Tensor:
+        """The chunk (B, T, A) of actions for normalised observations; nothing is drawn."""
         return self._plan(batch, style=None)
 
-    def next_action(self, batch: dict[str, Tensor]) -> Tensor:
-        """The action (B, A) of now: the ensemble's, or the next one of the last chunk."""
-        if self._ensemble is not None:
-            return self._ensemble.update(self.plan(batch))
-        if not self._queue:
-            self._queue.put(self.plan(batch))
-        return self._queue.pop()
-
-    def reset(self) -> None:
-        """Forget the actions of the last episode."""
-        super().reset()
-        self._queue.clear()
-        if self._ensemble is not None:
-            self._ensemble.clear()
+    def act(self, batch: dict[str, Tensor], memories: Sequence[Memory], **how: Any) -> Tensor:
+        """The actions (B, A) of now: the next ones of a chunk, or averages of all that were planned."""
+        coeff = self.config.temporal_ensemble_coeff
+        if coeff is None:
+            return super().act(batch, memories, **how)
+        actions = []
+        for memory, chunk in zip(memories, self.decide(batch, memories, **how), strict=True):
+            ensemble = memory.kept.setdefault("ensemble", TemporalEnsemble(coeff, self.config.chunk_size))
+            actions.append(ensemble.update(chunk[None])[0])
+        return torch.stack(actions)
 
     def get_optim_params(self) -> list[dict[str, Any]]:
         """Two groups: everything else, and the backbone with its own learning rate."""
