@@ -8,15 +8,16 @@ An environment is a `gymnasium.Env` that follows these habits:
     action        (A,) in the same units; wrong shapes and numbers that are not finite are errors
     info          "is_success": whether the task is done now
     and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, and a reset(seed=...)
-                  that fixes the whole episode
+                  that fixes the whole episode; where a task has a list of initial states,
+                  options={"episode_index": i} chooses one, i modulo their number
 
 Several environments at a time: start their processes with `context="spawn"`. One that is forked from a
 process that has drawn cannot draw.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     import gymnasium
 
 CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of the tasks of an environment."""
+
+    group: str  # the suite it belongs to; the environment's type where there are none
+    id: int  # its number in the group
+    name: str | None  # what --env.task says to have it alone
 
 
 @dataclass(kw_only=True)
@@ -51,6 +61,15 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
         for name in ("fps", "episode_length", "max_parallel_tasks", *sizes):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--env.{name}={getattr(self, name)}: expected 1 or more.")
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that are evaluated; environments with several override it."""
+        return [Task(self.type, 0, self.task)]
+
+    def with_task(self, task: Task) -> Self:
+        """The same environment with one of its tasks alone."""
+        return replace(self, task=task.name)
 
     @abstractmethod
     def build(self) -> "gymnasium.Env":

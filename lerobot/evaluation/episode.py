@@ -22,6 +22,8 @@ class Episode:
     env: "gymnasium.Env"
     index: int
     seed: int | None
+    group: str = ""
+    task: str = ""
     video: EpisodeVideo | None = None
     observation: Any = None
     rewards: list[float] = field(default_factory=list)
@@ -59,6 +61,8 @@ class Episode:
             max_reward=max(self.rewards),
             success=self.success,
             video=video.finish() if video else None,
+            group=self.group,
+            task=self.task,
         )
 
     def abort(self) -> None:

@@ -63,7 +63,7 @@ def write_report(
 def title_of(evaluation: EvalResult | None, replay: ReplayResult | None) -> str:
     """What the page is about."""
     if evaluation is not None:
-        return f"Evaluation in {evaluation.group}"
+        return f"Evaluation in {', '.join(evaluation.groups)}"
     return f"Comparison with {replay.repo_id}" if replay is not None else "Training"
 
 
@@ -91,7 +91,10 @@ def simulation_parts(result: EvalResult, folder: Path) -> list[str]:
     count = sum(episode.success for episode in result.episodes)
     text = f"{count} of {len(result.episodes)} episodes succeeded. The true rate lies between "
     text += f"{low:.0%} and {high:.0%} (95 % Wilson interval for so many episodes)."
-    rows = {"task": result.task, **{k: v for k, v in result.rows.items() if k != "success rate"}}
+    rows = {
+        "task": "; ".join(part[0].task for part in result.tasks.values()),
+        **{k: v for k, v in result.rows.items() if k != "success rate"},
+    }
     filmed = [episode for episode in result.episodes if episode.video is not None and episode.video.is_file()]
     size_mb = sum(episode.video.stat().st_size for episode in filmed if episode.video) / 1e6
     videos = [

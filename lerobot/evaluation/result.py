@@ -24,17 +24,17 @@ class EpisodeResult:
     max_reward: float
     success: bool  # whether the environment said so on any step
     video: Path | None = None
+    group: str = ""  # suite of its task; the environment's type where there are none
+    task_id: int = 0  # number of its task in the group
+    task: str = ""  # task text that the policy was given
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
-    """All episodes of one task."""
+    """All episodes of all tasks."""
 
-    group: str  # name of the suite; the environment's type where there is none
-    task: str  # task text that the policy was given
     episodes: list[EpisodeResult]
     eval_s: float  # seconds that all of it took
-    task_id: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # what else to write down: checkpoint, versions
 
     @property
@@ -58,18 +58,30 @@ class EvalResult:
             "time": f"{readable_duration(self.eval_s)}, {found['eval_ep_s']:.2f} s per episode",
         }
 
+    @property
+    def tasks(self) -> dict[tuple[str, int], list[EpisodeResult]]:
+        """The episodes of each task, by its group and number in it."""
+        found: dict[tuple[str, int], list[EpisodeResult]] = {}
+        for episode in self.episodes:
+            found.setdefault((episode.group, episode.task_id), []).append(episode)
+        return found
+
+    @property
+    def groups(self) -> dict[str, list[EpisodeResult]]:
+        """The episodes of each group of tasks."""
+        found: dict[str, list[EpisodeResult]] = {}
+        for episode in self.episodes:
+            found.setdefault(episode.group, []).append(episode)
+        return found
+
     def to_tree(self) -> dict[str, Any]:
         """The contents of `eval_info.json`, in the keys of both old and new releases."""
-        episodes = self.episodes
-        metrics = {
-            "sum_rewards": [episode.sum_reward for episode in episodes],
-            "max_rewards": [episode.max_reward for episode in episodes],
-            "successes": [episode.success for episode in episodes],
-            **video_paths(episodes),
-        }
         return {
-            "per_task": [{"task_group": self.group, "task_id": self.task_id, "metrics": metrics}],
-            "per_group": {self.group: aggregate(episodes)},
+            "per_task": [
+                {"task_group": group, "task_id": task_id, "task": part[0].task, "metrics": metrics(part)}
+                for (group, task_id), part in self.tasks.items()
+            ],
+            "per_group": {group: aggregate(part) for group, part in self.groups.items()},
             "overall": self.overall,
             "per_episode": [
                 {
@@ -80,9 +92,9 @@ class EvalResult:
                     "seed": episode.seed,
                     "steps": episode.steps,
                 }
-                for episode in episodes
+                for episode in self.episodes
             ],
-            "task": self.task,
+            "task": self.episodes[0].task if len(self.tasks) == 1 else None,
             **self.facts,
         }
 
@@ -169,6 +181,16 @@ class ReplayResult:
             ],
             **self.facts,
         }
+
+
+def metrics(episodes: list[EpisodeResult]) -> dict[str, list]:
+    """The numbers of one task, episode by episode."""
+    return {
+        "sum_rewards": [episode.sum_reward for episode in episodes],
+        "max_rewards": [episode.max_reward for episode in episodes],
+        "successes": [episode.success for episode in episodes],
+        **video_paths(episodes),
+    }
 
 
 def aggregate(episodes: list[EpisodeResult]) -> dict[str, Any]:

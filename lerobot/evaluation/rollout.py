@@ -87,14 +87,14 @@ def evaluate(
     size = min(batch_size or min(automatic_batch_size(), -(-n_episodes // num_ranks)), n_episodes)
     results: list[EpisodeResult] = []
     if rank * size >= n_episodes:  # other processes do all of it
-        return EvalResult(group=env_config.type, task=task or "", episodes=results, eval_s=0.0)
+        return EvalResult(episodes=results, eval_s=0.0)
     with built(env_config, size) as envs, undisturbed_randomness():
         text = task if task is not None else task_text(envs[0])
         actor = Actor(policy=policy, processors=processors, names=names, task=text)
         is_filmed = video_folder is not None and max_videos > 0 and can_render(envs[0], seed)
         with progress or EpisodeProgress(n_episodes, title="evaluating") as shown:
             for first in range(rank * size, n_episodes, num_ranks * size):
-                batch = new_batch(envs[: n_episodes - first], first, seed)
+                batch = new_batch(envs[: n_episodes - first], first, seed, group=env_config.type, task=text)
                 for episode in batch[: max(0, max_videos - first)] if is_filmed else ():
                     path = Path(
                         video_folder or "", f"{env_config.type}_0", f"eval_episode_{episode.index}.mp4"
@@ -109,13 +109,15 @@ def evaluate(
                     )
     results.sort(key=lambda result: result.index)
     eval_s = time.perf_counter() - started_s
-    return EvalResult(group=env_config.type, task=text, episodes=results, eval_s=eval_s)
+    return EvalResult(episodes=results, eval_s=eval_s)
 
 
-def new_batch(envs: "list[gymnasium.Env]", first: int, seed: int | None) -> list[Episode]:
+def new_batch(
+    envs: "list[gymnasium.Env]", first: int, seed: int | None, *, group: str, task: str
+) -> list[Episode]:
     """Episodes number `first` and following, one per environment."""
     return [
-        Episode(env=env, index=i, seed=None if seed is None else seed + i)
+        Episode(env=env, index=i, seed=None if seed is None else seed + i, group=group, task=task)
         for i, env in enumerate(envs, first)
     ]
 

@@ -46,7 +46,16 @@ class Page(HTMLParser):
 
 def simulated(video: Path | None = None) -> EvalResult:
     episodes = [
-        EpisodeResult(index=i, seed=1000 + i, steps=10 + i, sum_reward=i / 2, max_reward=0.5, success=i != 1)
+        EpisodeResult(
+            index=i,
+            seed=1000 + i,
+            steps=10 + i,
+            sum_reward=i / 2,
+            max_reward=0.5,
+            success=i != 1,
+            group="so101",
+            task="put <it> in",
+        )
         for i in range(3)
     ]
     if video is not None:
@@ -55,9 +64,7 @@ def simulated(video: Path | None = None) -> EvalResult:
             film.add(np.full((48, 64, 3), 40 * shade, np.uint8), f"step {shade}")
         film.finish()
         episodes[0] = EpisodeResult(**{**vars(episodes[0]), "video": video})
-    return EvalResult(
-        group="so101", task="put <it> in", episodes=episodes, eval_s=6.0, facts={"checkpoint": "run/x"}
-    )
+    return EvalResult(episodes=episodes, eval_s=6.0, facts={"checkpoint": "run/x"})
 
 
 def replayed() -> ReplayResult:

@@ -15,7 +15,7 @@ from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.rollout import automatic_batch_size, evaluate
 from lerobot.processor.pipeline import IdentityProcessorStep
-from tests.fakes.walk import IMAGE, Walk, WalkConfig, Walker, WalkerConfig, pipelines
+from tests.fakes.walk import HEIGHT, IMAGE, STATE, WIDTH, Walk, WalkConfig, Walker, WalkerConfig, pipelines
 
 
 def run(policy=None, env=None, processors=None, **how):
@@ -81,7 +81,9 @@ def test_an_episode_that_does_not_end_is_cut_off(is_endless):
 def test_a_queue_left_over_from_before_is_forgotten():
     policy = Walker()
     first = run(policy, n_episodes=1).episodes
-    policy.queue.put(torch.full((1, 4, 1), 9.0))
+    policy.select_action(
+        {STATE: torch.full((1, 2), 0.4), IMAGE: torch.zeros(1, 3, HEIGHT, WIDTH), "task": [""]}
+    )
     assert run(policy, n_episodes=1).episodes == first
 
 
@@ -116,7 +118,7 @@ def test_actions_pass_the_postprocessor():
 
 def test_the_policy_is_told_the_task():
     policy = Walker()
-    assert run(policy, n_episodes=1).task == "walk home"
+    assert run(policy, n_episodes=1).episodes[0].task == "walk home"
     run(policy, n_episodes=1, task="go: 'home' # now")
     assert policy.tasks[0] == ["walk home"] and policy.tasks[-1] == ["go: 'home' # now"]
 

@@ -243,7 +243,7 @@ class Script(Evaluator):
 RESULT = """
 import json, pathlib, time
 time.sleep({takes_s})
-result = dict(group="g", task="t", episodes=[], eval_s={eval_s})
+result = dict(episodes=[], eval_s={eval_s})
 part = pathlib.Path("{{folder}}/part.json")
 part.write_text(json.dumps(result))
 part.rename("{{folder}}/result.json")
