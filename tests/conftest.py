@@ -6,6 +6,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -25,6 +26,8 @@ os.environ |= {
     "WANDB_MODE": "offline",
     "COLUMNS": "120",
 }
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a suite in the background, and of its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 LOCAL = ("localhost", "127.", "::1", "0.0.0.0")
 connect = socket.socket.connect
 

@@ -29,6 +29,7 @@ from lerobot.datasets.config import (
     VideoEncoderConfig,
 )
 from lerobot.datasets.converter import FrameConverter
+from lerobot.datasets.priority import open_encoder
 from lerobot.datasets.schema import is_depth
 
 logger = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ def _encode(
     context.height, context.width = pictures[0].shape[:2]
     context.pix_fmt, context.time_base, context.framerate = config.pix_fmt, 1 / rate, rate
     context.options = codec_options(config, codec, threads)
+    open_encoder(context)
     has_depth, convert, came_out = isinstance(config, DepthEncoderConfig), FrameConverter(), 0
     for k in range(count):
         picture = pictures[k % len(pictures)]

@@ -25,6 +25,7 @@ from lerobot.datasets import disk
 from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import DepthEncoderConfig, VideoEncoderConfig
 from lerobot.datasets.converter import FrameConverter
+from lerobot.datasets.priority import open_encoder
 
 
 class VideoEncoder:
@@ -196,6 +197,7 @@ def encode_frames(
             if stream is None:
                 stream = container.add_stream(codec, rate=rate, options=codec_options(config, codec, threads))
                 stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, config.pix_fmt
+                open_encoder(stream.codec_context)
             picture.pts, picture.time_base = k, 1 / rate
             container.mux(stream.encode(picture))
         if stream is not None:

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def go_on(run, *, steps=None):
                 save_checkpoint(run)
 
 
+def let_work(pid, work_s):
+    """Return when a process has computed for so long, which comes later on a busy machine, but not much."""
+    path, until_s = Path(f"/proc/{pid}/schedstat"), time.monotonic() + 4 * work_s
+    if not path.exists():  # not on Linux
+        time.sleep(work_s)
+        return
+    while int(path.read_text().split()[0]) / 1e9 < work_s and time.monotonic() < until_s:
+        time.sleep(0.001)
+
+
 def assert_usable(checkpoints, *, since):
     """Everything under its own name is complete and unharmed; gives the step of `last`."""
     last = (checkpoints / "last").resolve(strict=True)
@@ -122,7 +133,7 @@ def test_kills_change_nothing(opened, kills, keeping):
     pick, checkpoints, step, killed_in = random.Random(0), run.output_dir / "checkpoints", 0, set()
     for _ in range(kills):
         child = in_child(lambda: go_on(run))
-        time.sleep(pick.uniform(0.02, 0.12))
+        let_work(child, pick.uniform(0.02, 0.12))
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
         if (checkpoints / "last").is_symlink():
@@ -130,8 +141,9 @@ def test_kills_change_nothing(opened, kills, keeping):
             killed_in |= {name.rpartition(".")[2] for name in hidden(run.output_dir)}
     assert step > kills / 4  # it got on in spite of everything
     assert "part" in killed_in  # and was killed in the middle of writing
-    if keeping:
-        assert len(list(checkpoints.glob("0*"))) <= 5  # two, the best, and what a kill left for the next save
+    if keeping:  # one save that nobody disturbs clears away what kills before pruning have left
+        assert os.waitpid(in_child(lambda: go_on(run, steps=step + 1)), 0)[1] == 0
+        assert len(list(checkpoints.glob("0*"))) <= 3  # two, and the best
     whole = opened("whole")
     assert os.waitpid(in_child(lambda: go_on(whole, steps=step)), 0)[1] == 0
     one, other = (folder / f"checkpoints/{step:07d}" for folder in (run.output_dir, whole.output_dir))

@@ -18,6 +18,7 @@ from lerobot.datasets.codec import codec_options, resolve_codec
 from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.converter import FrameConverter
 from lerobot.datasets.join import Segment, clean_start, stored_order
+from lerobot.datasets.priority import open_encoder
 
 
 def encode_segment(
@@ -43,6 +44,7 @@ def encode_segment(
                     stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, config.pix_fmt
                     for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
                         setattr(stream.codec_context, tag, getattr(frame, tag))
+                    open_encoder(stream.codec_context)
                 frame = convert(frame, config.pix_fmt)
                 frame.pts, frame.time_base, frame.pict_type = k, 1 / rate, 0
                 target.mux(stream.encode(frame))
