@@ -10,27 +10,41 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lerobot.core.errors import FeatureMismatchError
+from lerobot.core.errors import CheckpointError, FeatureMismatchError
+from lerobot.nn.draws import Draws
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.memory import Memory, batch_size, draws_of, pick
 from lerobot.policies.observation import to_tensors
+from lerobot.policies.processors import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 from lerobot.processor.pipeline import ModelInput
 
 
-class Acting:
+class Acting(nn.Module):
     """The part of every policy that turns `plan` into the action of now."""
 
     name: ClassVar[str]
     looks_back: ClassVar[bool] = False
     config: PreTrainedConfig
-    device: torch.device
-    processors: Pair
-    _source: Path | None
-    _processors: Pair | None
+    _source: Path | None = None  # the checkpoint folder whose processors this policy carries
+    _processors: Pair | None = None
     _memories: Sequence[Memory] = ()  # of the episodes that select_action is in
+
+    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None, **how: Any) -> Tensor:
+        """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations.
+
+        Args:
+            batch: observations (B, ...), or (B, O, ...) of a policy that `looks_back`.
+            draws: where random numbers come from; None is torch's generator.
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     def reset(self) -> None:
         """Forget the last episode; call it before each new one."""
@@ -132,6 +146,25 @@ class Acting:
         """Whether its observations have the axis O."""
         features = self.config.input_features.items()
         return any(name in batch and batch[name].dim() == len(f.shape) + 2 for name, f in features)
+
+    @property
+    def processors(self) -> Pair:
+        """The saved pre- and postprocessor that this policy carries, loaded at first use.
+
+        Raises:
+            CheckpointError: it carries none.
+        """
+        if self._source is None:
+            raise CheckpointError(
+                f"This {type(self).__name__} carries no processors: it was built from a config. Use those of "
+                "make_pre_post_processors, or load the policy by its path alone."
+            )
+        if self._processors is None:
+            place = {"device_processor": {"device": str(self.device)}}
+            self._processors = make_pre_post_processors(
+                self.config, self._source, preprocessor_overrides=place
+            )
+        return self._processors
 
     def _with_processors(self, decide: Any, observation: Mapping[str, Any], how: Mapping[str, Any]) -> Tensor:
         self.eval()

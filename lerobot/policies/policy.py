@@ -11,12 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
 from lerobot.core.errors import CheckpointError, ConfigError, FeatureMismatchError, suggest
 from lerobot.core.hub import Repo
-from lerobot.nn.draws import Draws
 from lerobot.nn.loss import Reduction
 from lerobot.policies.acting import Acting
 from lerobot.policies.adapter import Adapter, find_base, is_adapter, load_adapter
@@ -27,16 +25,16 @@ from lerobot.policies.device import asked_device, stored_device
 from lerobot.policies.items import ITEMS, counted_by_items, num_items, takes_totals
 from lerobot.policies.legacy import is_legacy, split_stats
 from lerobot.policies.locate import locate
-from lerobot.policies.processors import Stats, make_pre_post_processors
+from lerobot.policies.processors import Stats
 from lerobot.policies.weights import load_weights, read_weights, write_weights
-from lerobot.processor.defaults import Pair, default_steps
+from lerobot.processor.defaults import default_steps
 from lerobot.processor.step import ProcessorStep
 
 Steps = tuple[list[ProcessorStep], list[ProcessorStep]]
 PUBLISHED = ("*.safetensors", "*.json", "*.yaml", "*.md")
 
 
-class PreTrainedPolicy(Acting, nn.Module):
+class PreTrainedPolicy(Acting):
     """Base of all policies. A policy writes `__init__`, `forward` and `plan`.
 
     **Two ways of acting.** A policy loaded by its path alone, `ACTPolicy.from_pretrained(path)`, carries its
@@ -78,8 +76,6 @@ class PreTrainedPolicy(Acting, nn.Module):
         super().__init__()
         config.validate_features()
         self.config = config
-        self._source: Path | None = None  # the checkpoint folder whose processors this policy carries
-        self._processors: Pair | None = None
         self.adapter: Adapter | None = None  # small trained layers on the weights of another checkpoint
 
     # --- what a policy writes
@@ -107,15 +103,6 @@ class PreTrainedPolicy(Acting, nn.Module):
     def loss_totals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """How many values () each mean of the loss is over, items counted by their weight; nothing waits."""
         return {ITEMS: num_items(batch)}
-
-    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None, **how: Any) -> Tensor:
-        """The chunk (B, T, A) of normalised actions for a preprocessed batch of observations.
-
-        Args:
-            batch: observations (B, ...), or (B, O, ...) of a policy that `looks_back`.
-            draws: where random numbers come from; None is torch's generator.
-        """
-        raise NotImplementedError
 
     def get_optim_params(self) -> Any:
         """What the optimizer preset is built with: parameters, or groups of them."""
@@ -166,25 +153,6 @@ class PreTrainedPolicy(Acting, nn.Module):
             stats=stats,
         )
 
-    @property
-    def processors(self) -> Pair:
-        """The saved pre- and postprocessor that this policy carries, loaded at first use.
-
-        Raises:
-            CheckpointError: it carries none.
-        """
-        if self._source is None:
-            raise CheckpointError(
-                f"This {type(self).__name__} carries no processors: it was built from a config. Use those of "
-                "make_pre_post_processors, or load the policy by its path alone."
-            )
-        if self._processors is None:
-            place = {"device_processor": {"device": str(self.device)}}
-            self._processors = make_pre_post_processors(
-                self.config, self._source, preprocessor_overrides=place
-            )
-        return self._processors
-
     def read(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
         """One entry of a batch.
 
@@ -198,11 +166,6 @@ class PreTrainedPolicy(Acting, nn.Module):
                 f"{', '.join(there) or 'nothing'}."
             )
         return batch[name]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
 
     # --- files
     @classmethod

@@ -107,7 +107,9 @@ def test_eval_info_has_the_keys_of_old_and_new_releases(tmp_path):
         "video_paths": [str(video)],
         "predicted_video_paths": [],
     }
-    assert info["per_task"] == [{"task_group": "so101", "task_id": 0, "metrics": metrics}]
+    assert info["per_task"] == [
+        {"task_group": "so101", "task_id": 0, "task": "put <it> in", "metrics": metrics}
+    ]
     old = {"episode_ix": 2, "sum_reward": 1.0, "max_reward": 0.5, "success": True, "seed": 1002, "steps": 12}
     assert info["per_episode"][2] == old
     assert info["checkpoint"] == "run/x" and {"lerobot", "torch", "python"} <= info["versions"].keys()

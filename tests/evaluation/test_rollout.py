@@ -166,7 +166,7 @@ def other_camera() -> Walker:
     features["observation.images.head"] = features.pop(IMAGE)
     policy = Walker(dataclasses.replace(cfg, input_features=features))
     plan = policy.plan
-    policy.plan = lambda batch: plan({**batch, IMAGE: batch["observation.images.head"]})
+    policy.plan = lambda batch, **how: plan({**batch, IMAGE: batch["observation.images.head"]}, **how)
     return policy
 
 

@@ -79,7 +79,7 @@ class ACTPolicy(PreTrainedPolicy):
         num_actions = count(~is_pad, batch.get(keys.LOSS_WEIGHT))
         return {"l1_loss": num_actions * actions.shape[-1], "kld_loss": num_items(batch)}
 
-    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None) -> Tensor:
+    def plan(self, batch: dict[str, Tensor], *, draws: Draws | None = None, **how: Any) -> Tensor:
         """The chunk (B, T, A) of actions for normalised observations; nothing is drawn."""
         return self._plan(batch, style=None)
 
