@@ -96,17 +96,22 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """(S, B, D) -> (S, B, D), or its first tokens (num_out, B, D)."""
         if self.pre_norm:
-            x = x[:num_out] + self._attend(self.norm1(x), position, key_is_pad, num_out)
+            x = first(x, num_out) + self._attend(self.norm1(x), position, key_is_pad, num_out)
             return x + self._feed(self.norm2(x))
-        x = self.norm1(x[:num_out] + self._attend(x, position, key_is_pad, num_out))
+        x = self.norm1(first(x, num_out) + self._attend(x, position, key_is_pad, num_out))
         return self.norm2(x + self._feed(x))
 
     def _attend(self, x: Tensor, position: Tensor, key_is_pad: Tensor | None, num_out: int | None) -> Tensor:
         placed = x + position
-        return self.dropout1(self.self_attn(placed[:num_out], placed, x, key_is_pad=key_is_pad))
+        return self.dropout1(self.self_attn(first(placed, num_out), placed, x, key_is_pad=key_is_pad))
 
     def _feed(self, x: Tensor) -> Tensor:
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+
+def first(x: Tensor, num_out: int | None) -> Tensor:
+    """The first tokens (num_out, B, D) of (S, B, D); or all, uncut: cutting reorders gradient sums."""
+    return x if num_out is None else x[:num_out]
 
 
 class DecoderLayer(nn.Module):

@@ -112,12 +112,20 @@ def test_killed_then_interrupted(flags, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_then_finished(flags, tmp_path):
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_ended_then_finished(flags, tmp_path, how):
+    """The first trial is held while its search is ended, so that it cannot finish before."""
     out = tmp_path / "out"
     process = command(*flags, LR, "--n_trials=1", f"--output_dir={out}")
-    wait_until((out / "trials/0000.log").is_file)
-    process.kill()
-    process.wait()
+    wait_until(lambda: trainings(out))
+    (training,) = trainings(out)
+    os.kill(training, signal.SIGSTOP)
+    process.send_signal(getattr(signal, how))
+    if how == "SIGKILL":
+        process.wait()
+    os.kill(training, signal.SIGCONT)
+    if how == "SIGINT":
+        assert f"lerobot-tune --resume=true --output_dir={out}" in finished(process)
     finished(command("--resume=true", f"--output_dir={out}"))
     trials = study(out)["trials"]
     assert [trial["state"] for trial in trials] == ["interrupted", "finished"]
