@@ -164,7 +164,7 @@ def test_tasks_have_random_numbers_of_their_own():
 def test_slots_keep_their_task():
     every = assignments(WalkConfig(names=NAMES), n_episodes=10, seed=0)
     schedule = Schedule(every)
-    tasks, given = {slot: None for slot in range(4)}, []
+    tasks, given = dict.fromkeys(range(4)), []
     changes = 0
     while True:
         for slot, before in tasks.items():
