@@ -5,12 +5,15 @@ EvalPipelineConfig -> policy + pipelines -> episodes in simulation, or frames of
 
 import dataclasses
 import logging
+import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lerobot.core import keys
 from lerobot.core.config import encode
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, EnvironmentFailedError
+from lerobot.core.files import write_text
 from lerobot.evaluation.config import EvalPipelineConfig
 from lerobot.evaluation.replay import replay
 from lerobot.evaluation.report import INFO_FILE, write_report
@@ -25,6 +28,7 @@ from lerobot.policies.processors import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 
 logger = logging.getLogger(__name__)
+FAILURE_FILE = "failure.txt"  # the traceback of an environment that failed
 METRICS_FILE = "metrics.jsonl"  # of a training run, in its output folder
 VIDEO_FOLDER = "videos"
 
@@ -35,38 +39,42 @@ def run(cfg: EvalPipelineConfig) -> tuple[EvalResult | ReplayResult, Path]:
     Raises:
         UserError: checkpoint, device, environment or dataset is not there, or they do not fit each other.
     """
-    assert cfg.policy is not None
     folder = output_dir(cfg)
+    try:
+        return found_and_reported(cfg, folder)
+    except EnvironmentFailedError as error:
+        path = folder / FAILURE_FILE
+        write_text(path, "".join(traceback.format_exception(error)))
+        error.add_note(f"Details: {path}")
+        raise
+
+
+def found_and_reported(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayResult, Path]:
+    """What was found, and the path of the report in that folder."""
+    assert cfg.policy is not None
     checkpoint = locate(str(cfg.policy.pretrained_path), revision=cfg.policy.pretrained_revision)
-    policy, processors = load(cfg.policy, checkpoint)
     result: EvalResult | ReplayResult
-    if cfg.env is not None:
-        result = evaluate(
-            policy,
-            processors,
-            cfg.env,
-            n_episodes=cfg.eval.n_episodes,
-            batch_size=cfg.eval.batch_size,
-            num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
-            plan_batch_size=cfg.eval.plan_batch_size,
-            seed=cfg.seed,
-            max_videos=cfg.eval.max_videos,
-            video_folder=folder / VIDEO_FOLDER,
-            rename_map=cfg.rename_map,
-            task=cfg.task,
-        )
+    if cfg.env is not None and cfg.executor == "ray":
+        from lerobot.evaluation.cluster import roll_out_on_ray  # Ray is an extra
+
+        result, device = roll_out_on_ray(cfg, checkpoint, video_folder=folder / VIDEO_FOLDER)
     else:
-        assert cfg.dataset is not None
-        result = replay(
-            policy,
-            processors,
-            cfg.dataset,
-            n_episodes=cfg.eval.n_episodes,
-            batch_size=cfg.batch_size,
-            rename_map=cfg.rename_map,
-            task=cfg.task,
-        )
-    facts = {"checkpoint": str(checkpoint), "policy": cfg.policy.type, "device": str(policy.device)}
+        policy, processors = load(cfg.policy, checkpoint)
+        device = policy.device
+        if cfg.env is not None:
+            result = roll_out(cfg, policy, processors, video_folder=folder / VIDEO_FOLDER)
+        else:
+            assert cfg.dataset is not None
+            result = replay(
+                policy,
+                processors,
+                cfg.dataset,
+                n_episodes=cfg.eval.n_episodes,
+                batch_size=cfg.batch_size,
+                rename_map=cfg.rename_map,
+                task=cfg.task,
+            )
+    facts = {"checkpoint": str(checkpoint), "policy": cfg.policy.type, "device": str(device)}
     result = dataclasses.replace(result, facts=facts)
     report = write_report(
         folder,
@@ -76,6 +84,28 @@ def run(cfg: EvalPipelineConfig) -> tuple[EvalResult | ReplayResult, Path]:
         config=encode(cfg),
     )
     return result, report
+
+
+def roll_out(
+    cfg: EvalPipelineConfig, policy: PreTrainedPolicy, processors: Pair, *, video_folder: Path, **share: Any
+) -> EvalResult:
+    """What a policy does in `cfg.env`, in this process; `share` is passed on to `evaluate`."""
+    assert cfg.env is not None
+    return evaluate(
+        policy,
+        processors,
+        cfg.env,
+        n_episodes=cfg.eval.n_episodes,
+        batch_size=cfg.eval.batch_size,
+        num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+        plan_batch_size=cfg.eval.plan_batch_size,
+        seed=cfg.seed,
+        max_videos=cfg.eval.max_videos,
+        video_folder=video_folder,
+        rename_map=cfg.rename_map,
+        task=cfg.task,
+        **share,
+    )
 
 
 def load(config: PreTrainedConfig, checkpoint: Path) -> tuple[PreTrainedPolicy, Pair]:
