@@ -26,8 +26,8 @@ ONE_PROCESS = "reference, one process"
 ROOT = Path(__file__).parents[1]
 MODULES = {"ours": "lerobot.scripts.eval", "reference": "lerobot.scripts.lerobot_eval"}
 MENDING = """
-import gym_pusht.envs.pusht
-gym_pusht.envs.pusht.PushTEnv.task_description = "Push the T-shaped block onto the T-shaped target."
+from gym_pusht.envs.pusht import PushTEnv
+PushTEnv.task = PushTEnv.task_description = "Push the T-shaped block onto the T-shaped target."
 """
 SMALL = {"dim_model": 128, "n_heads": 4, "dim_feedforward": 256, "n_encoder_layers": 2}
 CASES: dict[str, tuple[int, dict]] = {  # sides of the picture, fields of the config
