@@ -4,6 +4,7 @@ lerobot-eval --policy.path=outputs/train/act/checkpoints/last --env.type=so101 -
 lerobot-eval --policy.path=${HF_USER}/act_policy --dataset.repo_id=${HF_USER}/test_dataset --num_episodes=10
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ def evaluate(args: EvalPipelineConfig | Sequence[str] | None = None) -> "EvalRes
         cfg = args
     else:
         cfg = parse(EvalPipelineConfig, args, program="lerobot-eval", aliases=EVAL_ALIASES, complete=complete)
+    # The policy's threads would wait busily for their next work and take the cores from the environments.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from lerobot.evaluation.job import run  # torch loads here, after the flags were understood
 
     result, report = run(cfg)

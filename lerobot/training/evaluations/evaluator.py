@@ -182,11 +182,11 @@ class Evaluator:
         apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         with (one.folder / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "lerobot.training.evaluations.evaluation_process", str(one.folder)],
+                [sys.executable, "-m", "lerobot.training.evaluations", str(one.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(places)},
                 creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no nice
                 **apart,
             )
