@@ -55,6 +55,7 @@ class Episode:
         video, self.video = self.video, None
         return EpisodeResult(
             index=self.index,
+            number=self.index,
             seed=self.seed,
             steps=len(self.rewards),
             sum_reward=sum(self.rewards),

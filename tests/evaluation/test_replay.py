@@ -34,7 +34,7 @@ class Planner(PreTrainedPolicy):
         self.scale = torch.nn.Parameter(torch.tensor(SCALE[:steps]))
         self.camera, self.tasks = camera, []
 
-    def plan(self, batch):
+    def plan(self, batch, *, draws=None):
         assert ACTION not in batch or batch[ACTION] is None, "the answer must not be shown"
         assert batch[self.camera].is_floating_point() and batch[self.camera].max() <= 1
         self.tasks += batch["task"]
