@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lerobot.evaluation.recording import EpisodeRecorder
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.video import EpisodeVideo
 
@@ -25,6 +26,7 @@ class Episode:
     group: str = ""
     task: str = ""
     video: EpisodeVideo | None = None
+    recorder: EpisodeRecorder | None = None
     observation: Any = None
     rewards: list[float] = field(default_factory=list)
     success: bool = False
@@ -38,6 +40,8 @@ class Episode:
         """Reset the environment."""
         with self._naming():
             self.observation, _ = self.env.reset(seed=self.seed)
+            if self.recorder is not None:
+                self.recorder.begin(self.observation)
             self._take_picture()
 
     def step(self, action: np.ndarray) -> None:
@@ -47,11 +51,22 @@ class Episode:
             self.rewards.append(float(reward))
             self.success = self.success or bool(info.get("is_success", False))
             self.is_done = bool(is_done or is_over_time)
+            if self.recorder is not None:
+                self.recorder.step(
+                    action,
+                    self.observation,
+                    reward=float(reward),
+                    is_done=self.is_done,
+                    is_success=bool(info.get("is_success", False)),
+                )
             self._take_picture()
 
     def finish(self) -> EpisodeResult:
         """End it here, complete the video, and say what came of it."""
         self.is_done = True
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            recorder.finish()
         video, self.video = self.video, None
         return EpisodeResult(
             index=self.index,
@@ -67,7 +82,10 @@ class Episode:
         )
 
     def abort(self) -> None:
-        """Delete the video, if it is unfinished."""
+        """Delete video and recording, if they are unfinished."""
+        if self.recorder is not None:
+            self.recorder.abort()
+            self.recorder = None
         if self.video is not None:
             self.video.abort()
             self.video = None

@@ -7,6 +7,7 @@ EvalPipelineConfig -> policy + pipelines -> episodes in simulation, or frames of
 import dataclasses
 import json
 import logging
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lerobot.evaluation.comparison import Comparison, compare
 from lerobot.evaluation.config import EvalPipelineConfig
 from lerobot.evaluation.fit import fitting_names
 from lerobot.evaluation.provenance import provenance
+from lerobot.evaluation.recording import RECORDING_FOLDER, Recordings
 from lerobot.evaluation.replay import replay
 from lerobot.evaluation.replay_result import ReplayResult
 from lerobot.evaluation.report import INFO_FILE, write_page, write_report
@@ -55,19 +57,24 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
     checkpoint = locate(str(cfg.policy.pretrained_path), revision=cfg.policy.pretrained_revision)
     policy, processors = load(cfg.policy, checkpoint)
     result: EvalResult | ReplayResult
+    recordings: Recordings | None = None
     if cfg.env is not None:
-        result = evaluate(
-            policy,
-            processors,
-            cfg.env,
-            n_episodes=cfg.eval.n_episodes,
-            batch_size=cfg.eval.batch_size,
-            seed=cfg.seed,
-            max_videos=cfg.eval.max_videos,
-            video_folder=folder / VIDEO_FOLDER,
-            rename_map=cfg.rename_map,
-            task=cfg.task,
-        )
+        if cfg.eval.recording:
+            recordings = Recordings(folder / RECORDING_FOLDER, cfg.env, repo_id=cfg.eval.recording_repo_id)
+        with recordings or nullcontext():
+            result = evaluate(
+                policy,
+                processors,
+                cfg.env,
+                n_episodes=cfg.eval.n_episodes,
+                batch_size=cfg.eval.batch_size,
+                seed=cfg.seed,
+                max_videos=0 if recordings else cfg.eval.max_videos,
+                video_folder=folder / VIDEO_FOLDER,
+                recordings=recordings,
+                rename_map=cfg.rename_map,
+                task=cfg.task,
+            )
     else:
         assert cfg.dataset is not None
         result = replay(
@@ -89,6 +96,7 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
         "seed": cfg.seed,
         **provenance(checkpoint, device=policy.device, env=cfg.env),
         "config": config,
+        **({"recordings": [str(path) for path in recordings.folders]} if recordings else {}),
     }
     result = dataclasses.replace(result, facts=facts)
     report = write_report(
@@ -98,6 +106,9 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
         metrics_file=metrics_of(checkpoint),
         config=config,
     )
+    if recordings is not None and cfg.eval.recording_repo_id is not None:  # when all results are safe
+        for address in recordings.push(private=cfg.eval.recording_private):
+            logger.info("The recordings are at %s", address)
     return result, report
 
 

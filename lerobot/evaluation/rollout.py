@@ -30,6 +30,7 @@ from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.episode import Episode
 from lerobot.evaluation.fit import fitting_names
 from lerobot.evaluation.progress import EpisodeProgress
+from lerobot.evaluation.recording import EpisodeRecorder, Recordings
 from lerobot.evaluation.result import EpisodeResult, EvalResult
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
@@ -54,6 +55,7 @@ def evaluate(
     seed: int | None = 1000,
     max_videos: int = 0,
     video_folder: Path | None = None,
+    recordings: Recordings | None = None,
     rename_map: Mapping[str, str] | None = None,
     task: str | None = None,
     progress: EpisodeProgress | None = None,
@@ -69,6 +71,7 @@ def evaluate(
         batch_size: episodes that run together; 0 chooses from the machine's cores.
         seed: None leaves the episodes, and the policy's random numbers, to chance.
         max_videos: so many first episodes leave `<video_folder>/<group>_<task id>/eval_episode_<i>.mp4`.
+        recordings: datasets that the episodes become.
         rename_map: environment's feature name -> policy's.
         task: task text for the policy instead of the environment's own.
         progress: is told of every episode; by default one that shows itself.
@@ -100,10 +103,14 @@ def evaluate(
                         video_folder or "", f"{env_config.type}_0", f"eval_episode_{episode.index}.mp4"
                     )
                     episode.film(path)
+                for episode in batch if recordings is not None else ():
+                    episode.recorder = EpisodeRecorder(recordings.path((episode.group, 0), episode.index))
                 if seed is not None:
                     torch.manual_seed(seed + first)
                 for result in run_batch(batch, actor, max_steps=env_config.episode_length):
                     results.append(result)
+                    if recordings is not None:
+                        recordings.add(result)
                     shown.update(
                         len(results), f"{sum(r.success for r in results)} of {len(results)} succeeded"
                     )
