@@ -34,7 +34,7 @@ class Episode:
 
     def film(self, path: Path) -> None:
         """Leave a video there; call it before `start`."""
-        self.video = EpisodeVideo(path, fps=self.env.metadata["render_fps"])
+        self.video = EpisodeVideo(path, fps=self.env.metadata["render_fps"], title=self.task)
 
     def start(self) -> None:
         """Reset the environment."""

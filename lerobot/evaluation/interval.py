@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+ROUNDING = 1e-12  # relative spread of values that are equal but for their last digits
 Interval = tuple[float, float]
 
 
@@ -83,7 +84,7 @@ def mcnemar_p(*, only_b: int, only_a: int) -> float:
 def mean_interval(
     totals: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray | None = None
 ) -> Interval | None:
-    """The interval of a mean over episodes; None of a single episode, which says nothing of others.
+    """The interval of a mean over episodes; None where they say nothing of others: one, or all quite alike.
 
     Args:
         totals: of each episode its value, or, with `counts`, the sum of its values.
@@ -98,6 +99,8 @@ def mean_interval(
         return None
     mean = sums.sum() / weights.sum()
     spread = math.sqrt(number / (number - 1) * np.square(sums - mean * weights).sum())
+    if spread <= ROUNDING * abs(mean) * weights.sum():
+        return None
     half = student_95(number - 1) * spread / weights.sum()
     return float(mean - half), float(mean + half)
 

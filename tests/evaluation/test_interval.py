@@ -136,9 +136,9 @@ def test_the_extra_hours_of_sleep():
     assert mean_interval(extra) == pytest.approx((0.70, 2.46), abs=5e-3)
 
 
-def test_one_episode_says_nothing_of_others():
-    assert mean_interval([3.0]) is None
-    assert mean_interval([2.0, 2.0]) == (2.0, 2.0)
+@pytest.mark.parametrize("values", [[3.0], [2.0, 2.0], [0.0, 0.0, 0.0], [0.1] * 7])
+def test_one_episode_and_equal_ones_say_nothing_of_others(values):
+    assert mean_interval(values) is None
 
 
 def test_equal_counts_are_a_mean_of_means():

@@ -94,7 +94,7 @@ def test_eval_info_has_the_keys_of_old_and_new_releases(tmp_path):
         "avg_sum_reward": 0.5,
         "avg_sum_reward_interval": list(mean_interval([0.0, 0.5, 1.0])),
         "avg_max_reward": 0.5,
-        "avg_max_reward_interval": [0.5, 0.5],
+        "avg_max_reward_interval": None,  # all alike
         "avg_steps": 11.0,
         "avg_steps_interval": list(mean_interval([10, 11, 12])),
         "pc_success": pytest.approx(200 / 3),
