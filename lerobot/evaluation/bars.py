@@ -84,7 +84,7 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
     """The ends of equally wide bars, at most MAX_BARS; whole numbers that fit get a bar each."""
     low, high = values.min(), values.max()
     if low == high:
-        return np.array([low - 0.5, high + 0.5])
+        return low + np.arange(-2, 4) - 0.5  # one bar in the middle of five places
     if (values == np.round(values)).all() and high - low < MAX_BARS:
         return np.arange(low, high + 2) - 0.5
     count = int(np.clip(np.ceil(2 * np.sqrt(len(values))), 5, MAX_BARS))

@@ -73,7 +73,7 @@ def replay(
             batch = dataset.batch(range(start, min(start + batch_size, len(dataset))))
             if task is not None:
                 batch[keys.TASK] = [task] * len(batch[keys.TASK])
-            seeds = [None if seed is None else (seed << 32) + int(frame) for frame in batch[keys.INDEX]]
+            seeds = [None if seed is None else seed_of(seed, int(frame)) for frame in batch[keys.INDEX]]
             planned = plan(policy, processors, rename(batch, names), seeds=seeds)  # (B, T, A)
             tally.add(planned, batch[keys.ACTION], batch[IS_PAD], batch[keys.EPISODE_INDEX])
             shown.update(min(start + batch_size, len(dataset)))
@@ -151,6 +151,11 @@ def plan(
     with half_precision(policy):
         chunk = policy.predict_action_chunk(before(observed), draws=draws)
     return after(chunk).float().cpu()
+
+
+def seed_of(seed: int, frame: int) -> int:
+    """A seed for one frame of the dataset; both numbers mixed, since torch's generator reads 32 bits."""
+    return int(np.random.SeedSequence((seed, frame)).generate_state(1)[0])
 
 
 class Tally:
