@@ -63,6 +63,10 @@ class EnvironmentSetupError(LeRobotError):
     """A simulated environment or its renderer cannot start on this machine."""
 
 
+class EnvironmentFailedError(LeRobotError):
+    """A simulated environment failed in the middle of an episode, which the message names."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """' Did you mean X?' for the nearest known name, capitals aside, or an empty string."""
     by_small = {candidate.lower(): candidate for candidate in known}

@@ -7,6 +7,8 @@ An environment is a `gymnasium.Env` that follows these habits:
                   where it is asked for
     action        (A,) in the same units; wrong shapes and numbers that are not finite are errors
     info          "is_success": whether the task is done now
+    is_watched    where it has this attribute, and it was set to False, observations may lack their pictures:
+                  most steps of a plan are looked at by nobody, and drawing is most of the work
     and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, and a reset(seed=...)
                   that fixes the whole episode; where a task has a list of initial states,
                   options={"episode_index": i} chooses one, i modulo their number

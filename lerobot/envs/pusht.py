@@ -97,6 +97,7 @@ class PushTEnv(gymnasium.Wrapper):
         )
         super().__init__(inner)
         self.cfg = cfg
+        self.is_watched = True
         self.task = cfg.task
         self.task_description = TASK
         self._steps = 0
@@ -104,6 +105,8 @@ class PushTEnv(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         """Start an episode; `seed` fixes all of it."""
         self._steps = 0
+        inner: Any = self.env.unwrapped
+        inner.obs_type = self.cfg.obs_type
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
@@ -115,7 +118,13 @@ class PushTEnv(gymnasium.Wrapper):
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise UserError(f"Expected a finite action (2,): x and y in 0..512; got {action.tolist()}.")
+        # the inner environment draws a picture for every observation but a "state"
+        inner: Any = self.env.unwrapped
+        is_drawn = self.is_watched or self.cfg.obs_type != "pixels_agent_pos"
+        inner.obs_type = self.cfg.obs_type if is_drawn else "state"
         observation, reward, is_done, is_over_time, info = self.env.step(action)
+        if not is_drawn:
+            observation = {"agent_pos": observation[:2]}
         self._steps += 1
         is_over_time = is_over_time or (self._steps >= self.cfg.episode_length and not is_done)
         return observation, float(reward), bool(is_done), is_over_time, info

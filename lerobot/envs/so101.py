@@ -109,6 +109,7 @@ class SO101TabletopEnv(gymnasium.Env):
         self.physics = Physics(timestep_s=1 / (self.cfg.fps * self._substeps))
         self.action_space = spaces.Box(POSITION_LOWER.astype(np.float32), POSITION_UPPER.astype(np.float32))
         self.observation_space = self._observation_space()
+        self.is_watched = True
         self.episode_seed = 0
         self._steps = self._held = 0
 
@@ -175,6 +176,8 @@ class SO101TabletopEnv(gymnasium.Env):
         if self.cfg.obs_type == "state":
             things = np.concatenate([self.physics.cube_pose, self.physics.bin_position])
             return {"agent_pos": joints, "environment_state": things.astype(np.float32)}
+        if not self.is_watched:
+            return {"agent_pos": joints}
         width, height = self.cfg.observation_width, self.cfg.observation_height
         pixels = {name: self.physics.render(name, width=width, height=height) for name in self.cfg.cameras}
         return {"agent_pos": joints, "pixels": pixels}

@@ -133,7 +133,7 @@ def episode_row(pair: Pair, *, has_tasks: bool) -> list[str]:
     """The cells of an episode."""
     a, b = pair
     return [
-        a.name if has_tasks else str(a.number),
+        a.name if has_tasks else str(a.index),
         str(a.seed),
         *("yes" if one.success else "no" for one in pair),
         *(f"{one.sum_reward:.3f}" for one in pair),

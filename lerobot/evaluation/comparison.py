@@ -77,7 +77,7 @@ class Comparison:
                 {
                     "task_group": a.group,
                     "task_id": a.task_id,
-                    "number_in_task": a.number,
+                    "episode_ix": a.index,
                     "seed": a.seed,
                     "successes": [a.success, b.success],
                     "sum_rewards": [a.sum_reward, b.sum_reward],
@@ -159,7 +159,7 @@ def by_place(result: EvalResult, name: str) -> dict[tuple[str, int, int, int], E
                 f"The episodes of {name} have no seeds (--seed=null), so nobody can tell whether others are "
                 "the same. Evaluate again with a seed, such as --seed=1000."
             )
-        found[episode.group, episode.task_id, episode.number, episode.seed] = episode
+        found[episode.group, episode.task_id, episode.index, episode.seed] = episode
     return found
 
 

@@ -18,17 +18,20 @@ class EvalConfig:
 
     n_episodes: int = 50  # episodes per task
     batch_size: int = 0  # environments stepped together; 0 chooses from the machine's cores
-    use_async_envs: bool = True  # kept in files; results never depend on it
+    use_async_envs: bool = True  # step environments in processes of their own; false: in this one
     recording: bool = False  # write datasets of the episodes instead of videos
     recording_repo_id: str | None = None  # Hub id of those datasets
     recording_private: bool = False  # whether that repository is private
     max_videos: int = extra(10)  # episodes per task that leave a video
+    num_processes: int = extra(0)  # processes of the environments; 0: from cores and batch_size
+    plan_batch_size: int = extra(0)  # plans computed together, part of the result; 0: 1 on a CPU, else 8
 
     def __post_init__(self) -> None:
         if self.n_episodes < 1:
             raise ConfigError(f"--eval.n_episodes={self.n_episodes}: expected at least 1.")
-        if self.batch_size < 0:
-            raise ConfigError(f"--eval.batch_size={self.batch_size}: expected 0 (automatic) or more.")
+        for name in ("batch_size", "num_processes", "plan_batch_size"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--eval.{name}={getattr(self, name)}: expected 0 (automatic) or more.")
         if self.recording_repo_id is not None and not self.recording:
             raise ConfigError(
                 f"--eval.recording_repo_id={self.recording_repo_id} is where recordings are uploaded to, and "

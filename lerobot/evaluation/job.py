@@ -68,6 +68,8 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
                 cfg.env,
                 n_episodes=cfg.eval.n_episodes,
                 batch_size=cfg.eval.batch_size,
+                num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+                plan_batch_size=cfg.eval.plan_batch_size,
                 seed=cfg.seed,
                 max_videos=0 if recordings else cfg.eval.max_videos,
                 video_folder=folder / VIDEO_FOLDER,

@@ -93,6 +93,11 @@ class EpisodeRecorder:
         np.save(self._file, value, allow_pickle=False)
 
 
+def frames_file(folder: Path, task: TaskKey, index: int) -> Path:
+    """Where in a folder the frames of an episode of a task wait."""
+    return folder / task_name(task) / f"episode_{index}.npys"
+
+
 def frames(path: Path) -> Iterator[dict[str, np.ndarray]]:
     """The frames that a recorder kept, one at a time: observation, action, and what came of it.
 
@@ -131,14 +136,15 @@ class Recordings:
         self.datasets: dict[TaskKey, LeRobotDataset] = {}
         self.waiting: dict[TaskKey, dict[int, EpisodeResult]] = {}
 
-    def path(self, task: TaskKey, number: int) -> Path:
-        """Where the recorder of an episode, by its number in the task, keeps its frames."""
-        return self.folder / WAITING_FOLDER / task_name(task) / f"episode_{number}.npys"
+    @property
+    def waiting_folder(self) -> Path:
+        """Where the recorders keep their frames: see `frames_file`."""
+        return self.folder / WAITING_FOLDER
 
     def add(self, result: EpisodeResult) -> None:
         """An episode is done and its recorder finished: into the dataset with it, once it is its turn."""
         waiting = self.waiting.setdefault(result.task_key, {})
-        waiting[result.number] = result
+        waiting[result.index] = result
         while (following := waiting.pop(self._num_saved(result.task_key), None)) is not None:
             self._save(following)
 
@@ -148,7 +154,7 @@ class Recordings:
     def _save(self, result: EpisodeResult) -> None:
         dataset = self.datasets.get(result.task_key) or self._new_dataset(result.task_key)
         self.datasets[result.task_key] = dataset
-        path = self.path(result.task_key, result.number)
+        path = frames_file(self.waiting_folder, result.task_key, result.index)
         for step, frame in enumerate(frames(path)):
             simulated_s = step / self.env_config.fps
             dataset.add_frame({**frame, keys.TASK: result.task}, captured_at_s=simulated_s)
@@ -190,4 +196,4 @@ class Recordings:
         """Complete the datasets with the episodes that they have; frames of others are dropped."""
         for dataset in self.datasets.values():
             dataset.finalize()
-        shutil.rmtree(self.folder / WAITING_FOLDER, ignore_errors=True)
+        shutil.rmtree(self.waiting_folder, ignore_errors=True)

@@ -23,10 +23,11 @@ from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.source import DatasetConfig
+from lerobot.evaluation.actor import half_precision
 from lerobot.evaluation.fit import check_fit, new_names
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.replay_result import Curve, ReplayResult
-from lerobot.evaluation.rollout import half_precision, undisturbed_randomness
+from lerobot.evaluation.rollout import undisturbed_randomness
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.memory import draws_of
 from lerobot.policies.policy import PreTrainedPolicy

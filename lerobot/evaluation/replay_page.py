@@ -25,10 +25,8 @@ def replay_parts(result: ReplayResult) -> list[str]:
     text = "is how far a planned action is from the recorded one, on average over joints, steps of the chunk "
     text += f"and frames, in the action's own units. The mean squared error is {found['action_mse']:.4g}. "
     if found["action_mae_interval"] is not None:
-        text += (
-            f"Other episodes would give {between(found['action_mae_interval'], '.3g')} (95 % interval over "
-        )
-        text += f"{len(result.episodes)} episodes)."
+        text += f"Over all such episodes the mean is {between(found['action_mae_interval'], '.3g')} "
+        text += f"(95 % interval from {len(result.episodes)} episodes)."
     rows = {name: row for name, row in result.rows.items() if name != "action error"}
     joints = error_table("joint", result.joint_names, result.means("joint"))
     return [

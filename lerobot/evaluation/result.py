@@ -20,8 +20,7 @@ TaskKey = tuple[str, int]  # group, number in it
 class EpisodeResult:
     """One episode, until it was done or out of time."""
 
-    index: int  # 0 is the first episode of the evaluation
-    number: int  # 0 is the first of its task; chooses the initial state where a task lists them
+    index: int  # 0 is the first episode of its task; chooses the initial state where a task lists them
     seed: int | None  # what the environment was reset with
     steps: int  # control steps taken
     sum_reward: float
@@ -40,7 +39,7 @@ class EpisodeResult:
     @property
     def name(self) -> str:
         """What to call it where there are several tasks."""
-        return f"{task_name(self.task_key)}, episode {self.number}"
+        return f"{task_name(self.task_key)}, episode {self.index}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +178,6 @@ def _episode_tree(episode: EpisodeResult) -> dict[str, Any]:
         "task_group": episode.group,
         "task_id": episode.task_id,
         "episode_ix": episode.index,
-        "number_in_task": episode.number,
         "seed": episode.seed,
         "steps": episode.steps,
         "sum_reward": episode.sum_reward,
@@ -193,7 +191,6 @@ def _episode_of(row: Mapping[str, Any], texts: Mapping[TaskKey, str]) -> Episode
     key = (row["task_group"], row["task_id"])
     return EpisodeResult(
         index=row["episode_ix"],
-        number=row["number_in_task"],
         seed=row["seed"],
         steps=row["steps"],
         sum_reward=row["sum_reward"],

@@ -102,7 +102,7 @@ def spread_charts(episodes: Sequence[EpisodeResult]) -> list[str]:
 def video_part(result: EvalResult, folder: Path) -> str:
     """The videos: the first of each task before the second ones; many of them behind a click."""
     filmed = [one for one in result.episodes if one.video is not None and one.video.is_file()]
-    filmed.sort(key=lambda one: one.number)
+    filmed.sort(key=lambda one: one.index)
     figures, left = [], EMBEDDED_BYTES
     for number, episode in enumerate(filmed):
         assert episode.video is not None
@@ -122,7 +122,7 @@ def video_part(result: EvalResult, folder: Path) -> str:
 
 def video_caption(episode: EpisodeResult, *, has_tasks: bool) -> str:
     """What a video shows."""
-    what = episode.name if has_tasks else f"Episode {episode.number}"
+    what = episode.name if has_tasks else f"Episode {episode.index}"
     return f"{what}: {'' if episode.success else 'no '}success, {episode.steps} steps"
 
 
@@ -141,7 +141,7 @@ def episode_tables(result: EvalResult) -> list[str]:
 def episode_row(episode: EpisodeResult) -> list[str]:
     """The cells of an episode under EPISODE_HEADER."""
     answer = "yes" if episode.success else "no"
-    counts = [str(episode.number), str(episode.seed), answer, str(episode.steps)]
+    counts = [str(episode.index), str(episode.seed), answer, str(episode.steps)]
     return [*counts, f"{episode.sum_reward:.3f}", f"{episode.max_reward:.3f}"]
 
 

@@ -26,7 +26,7 @@ def two(num_tasks=2, num_episodes=10):
     a = dataclasses.replace(many(num_tasks, num_episodes), facts=FACTS)
     better = [
         dataclasses.replace(
-            one, success=one.number < one.task_id + 2, sum_reward=one.sum_reward + 0.5 * one.number
+            one, success=one.index < one.task_id + 2, sum_reward=one.sum_reward + 0.5 * one.index
         )
         for one in a.episodes
     ]
@@ -56,7 +56,7 @@ def test_tasks_and_episodes_are_listed():
     assert [task["success_rate_difference"] for task in tree["per_task"]] == pytest.approx([0.2, 0.2])
     assert [task["n_both"] for task in tree["per_task"]] == [0, 1]
     assert tree["per_episode"][11] == {
-        "task_group": "office", "task_id": 1, "number_in_task": 1, "seed": 1001,
+        "task_group": "office", "task_id": 1, "episode_ix": 1, "seed": 1001,
         "successes": [False, True], "sum_rewards": [0.0, 0.5],
     }  # fmt: skip
     assert (tree["a"], tree["b"]) == NAMES and tree["versions"] == FACTS["versions"]

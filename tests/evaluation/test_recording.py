@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, EnvironmentFailedError
 from lerobot.datasets import LeRobotDataset
-from lerobot.evaluation.recording import EpisodeRecorder, Recordings, frames
+from lerobot.evaluation.recording import EpisodeRecorder, Recordings, frames, frames_file
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.rollout import evaluate
 from tests.fakes.walk import WIDTH, Walk, WalkConfig, Walker, pipelines
 
 
 class RecordableConfig(WalkConfig):
-    """A walk whose dataset can be declared: pictures of even size."""
+    """A walk whose dataset can be declared."""
 
     def dataset_features(self):
         numbers = {"observation.state": 2, "action": self.action_size}
@@ -27,12 +27,11 @@ class RecordableConfig(WalkConfig):
         return table | {"observation.images.top": picture}
 
 
-def record(folder, *, env=None, n_episodes=5, batch_size=2, **how):
-    env, policy = env or RecordableConfig(), Walker()
-    with Recordings(folder, env, **how) as recordings:
-        result = evaluate(
-            policy, pipelines(), env, n_episodes=n_episodes, batch_size=batch_size, recordings=recordings
-        )
+def record(folder, *, env=None, **how):
+    env = env or RecordableConfig()
+    how = {"n_episodes": 5, "batch_size": 2, "num_processes": None, **how}
+    with Recordings(folder, env) as recordings:
+        result = evaluate(Walker(), pipelines(), env, recordings=recordings, **how)
     return result, recordings
 
 
@@ -52,9 +51,13 @@ def alone(seed):
     return found
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_every_frame_of_every_episode_in_order(tmp_path, batch_size):
-    result, recordings = record(tmp_path / "recordings", batch_size=batch_size)
+@pytest.mark.parametrize(
+    "batch_size, num_processes",
+    [(1, None), (2, None), (5, None), pytest.param(4, 2, marks=pytest.mark.slow)],
+)
+def test_every_frame_of_every_episode_in_order(tmp_path, batch_size, num_processes):
+    how = {"batch_size": batch_size, "num_processes": num_processes}
+    result, recordings = record(tmp_path / "recordings", **how)
     assert recordings.folders == [tmp_path / "recordings/walk_0"]
     assert sorted(path.name for path in (tmp_path / "recordings").iterdir()) == ["walk_0"]
     dataset = LeRobotDataset("me/walks", root=tmp_path / "recordings/walk_0")
@@ -77,7 +80,7 @@ def test_episodes_that_end_out_of_order_wait_for_their_turn(tmp_path):
     env = RecordableConfig()
 
     def episode(recordings, number):
-        recorder = EpisodeRecorder(recordings.path(("walk", 0), number))
+        recorder = EpisodeRecorder(frames_file(recordings.waiting_folder, ("walk", 0), number))
         world = Walk(env)
         recorder.begin(world.reset(seed=number)[0])
         for _ in range(number + 1):
@@ -87,7 +90,7 @@ def test_episodes_that_end_out_of_order_wait_for_their_turn(tmp_path):
             )
         recorder.finish()
         return EpisodeResult(
-            index=number, number=number, seed=number, steps=number + 1, sum_reward=0.0, max_reward=0.0,
+            index=number, seed=number, steps=number + 1, sum_reward=0.0, max_reward=0.0,
             success=False, group="walk", task="walk home",
         )  # fmt: skip
 
@@ -111,11 +114,27 @@ def test_what_an_environment_reuses_is_not_mixed_up(tmp_path):
     assert [bool(frame["next.done"][0]) for frame in found] == [False, False, True]
 
 
-def test_a_failure_keeps_what_was_complete(tmp_path):
-    with pytest.raises(RuntimeError, match="a leg broke"):
-        record(tmp_path / "r", env=RecordableConfig(fails_at=(1003, 2)))
+def test_every_task_has_a_dataset_of_its_own(tmp_path):
+    result, recordings = record(tmp_path / "r", env=RecordableConfig(names=("up", "down")), n_episodes=2)
+    assert [folder.name for folder in recordings.folders] == ["hills_0", "hills_1"]
+    for number, folder in enumerate(recordings.folders):
+        dataset = LeRobotDataset(f"me/{number}", root=folder)
+        lengths = [episode.steps for episode in result.episodes if episode.task_id == number]
+        assert [row["length"] for row in dataset.meta.episodes] == lengths
+
+
+def test_the_last_frame_says_that_it_is_the_last(tmp_path):
+    env = RecordableConfig(episode_length=4, is_endless=True)
+    record(tmp_path / "r", env=env, n_episodes=1, seed=1004)  # which begins five metres away
     dataset = LeRobotDataset("me/r", root=tmp_path / "r/walk_0")
-    assert dataset.num_episodes == 2
+    assert [bool(item["next.done"]) for item in dataset] == [False, False, False, True]
+
+
+def test_a_failure_keeps_what_was_complete(tmp_path):
+    with pytest.raises(EnvironmentFailedError, match="a leg broke"):
+        record(tmp_path / "r", env=RecordableConfig(fails_at=(1003, 2)), batch_size=1)
+    dataset = LeRobotDataset("me/r", root=tmp_path / "r/walk_0")
+    assert dataset.num_episodes == 3
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["walk_0"]
 
 

@@ -49,7 +49,6 @@ def simulated(video: Path | None = None) -> EvalResult:
     episodes = [
         EpisodeResult(
             index=i,
-            number=i,
             seed=1000 + i,
             steps=10 + i,
             sum_reward=i / 2,
@@ -120,7 +119,7 @@ def test_eval_info_has_the_keys_of_old_and_new_releases(tmp_path):
         "task_group": "so101", "task_id": 0, "task": "put <it> in", "metrics": metrics
     }  # fmt: skip
     old = {"episode_ix": 2, "sum_reward": 1.0, "max_reward": 0.5, "success": True, "seed": 1002, "steps": 12}
-    own = {"task_group": "so101", "task_id": 0, "number_in_task": 2, "video_path": None}
+    own = {"task_group": "so101", "task_id": 0, "video_path": None}
     assert info["per_episode"][2] == old | own
     assert info["per_episode"][0]["video_path"] == str(video)
     assert (

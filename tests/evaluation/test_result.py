@@ -19,11 +19,10 @@ from lerobot.evaluation.result import EpisodeResult, EvalResult
 from tests.evaluation.test_report import Page
 
 
-def episode(index=0, *, number=None, group="kitchen", task_id=0, success=True, **more):
+def episode(index=0, *, group="kitchen", task_id=0, success=True, **more):
     fields = {"seed": 1000 + index, "steps": 20, "sum_reward": float(success), "max_reward": float(success)}
     return EpisodeResult(
         index=index,
-        number=index if number is None else number,
         group=group,
         task_id=task_id,
         success=success,
@@ -39,9 +38,7 @@ def many(num_tasks, num_episodes):
         for number in range(num_episodes):
             seed, group = 1000 + number, "kitchen" if task < num_tasks / 2 else "office"
             success = number < task % (num_episodes + 1)
-            found.append(
-                episode(len(found), number=number, group=group, task_id=task, success=success, seed=seed)
-            )
+            found.append(episode(number, group=group, task_id=task, success=success, seed=seed))
     return EvalResult(episodes=found, eval_s=10.0, facts={"checkpoint": "run/x"})
 
 
@@ -57,8 +54,7 @@ def test_numbers_of_tasks_groups_and_all():
     assert tree["per_group"]["office"]["success_rate_interval"] == list(wilson_interval(5, 10))
     assert tree["overall"]["success_rate"] == 0.3 and tree["overall"]["n_episodes"] == 20
     assert tree["task"] is None
-    assert [row["episode_ix"] for row in tree["per_episode"]] == list(range(20))
-    assert {(row["task_id"], row["number_in_task"], row["seed"]) for row in tree["per_episode"]} == {
+    assert {(row["task_id"], row["episode_ix"], row["seed"]) for row in tree["per_episode"]} == {
         (task, number, 1000 + number) for task in range(4) for number in range(5)
     }
 
@@ -116,7 +112,7 @@ def test_videos_one_of_each_task_first_and_no_more_than_fit(tmp_path, monkeypatc
     result = many(20, 2)
     filmed = []
     for one in result.episodes:
-        path = tmp_path / f"videos/{one.group}_{one.task_id}/eval_episode_{one.number}.mp4"
+        path = tmp_path / f"videos/{one.group}_{one.task_id}/eval_episode_{one.index}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 100)
         filmed.append(dataclasses.replace(one, video=path))

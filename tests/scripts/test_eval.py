@@ -216,6 +216,16 @@ def test_episodes_become_a_dataset(blind, tmp_path, caplog):
     assert LeRobotDataset("me/x", root=tmp_path / "recordings/so101_0").num_episodes == 2
 
 
+def test_recordings_are_pushed_when_the_results_are_safe(blind, tmp_path, hub):
+    flags = [f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path}", "--eval.recording=true"]
+    evaluate(
+        [*flags, "--num_episodes=1", "--eval.recording_repo_id=me/walks", "--eval.recording_private=true"]
+    )
+    there = hub.repos["dataset", "me/walks"]
+    assert "meta/info.json" in there.files()
+    assert (tmp_path / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_pictures_of_pusht_are_recorded_as_they_are_declared(tmp_path):
     env = PushTEnvConfig(observation_height=96, observation_width=96)

@@ -38,6 +38,8 @@ class Arguments:
 
     n_episodes: int
     batch_size: int
+    num_processes: int | None
+    plan_batch_size: int
     seed: int | None
     max_videos: int
     video_folder: Path

@@ -224,6 +224,8 @@ def arguments(cfg: TrainConfig, output_dir: Path, step: int) -> Arguments:
     return Arguments(
         n_episodes=cfg.eval.n_episodes,
         batch_size=cfg.eval.batch_size,
+        num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+        plan_batch_size=cfg.eval.plan_batch_size,
         seed=cfg.seed,
         max_videos=min(MAX_FILMED, cfg.eval.max_videos),
         video_folder=output_dir / "eval" / f"videos_step_{step_name(step, cfg.steps)}",
