@@ -72,6 +72,8 @@ class EvalPipelineConfig:
             raise ConfigError(
                 "Give --env.type=NAME to roll out in simulation, or --dataset.repo_id=ID to replay a dataset."
             )
+        if self.eval.recording and self.env is None:
+            raise ConfigError("--eval.recording=true records episodes in simulation: give --env.type=NAME.")
 
     def _check_comparison(self) -> None:
         if len(self.compared) != 2 or not all(self.compared):
@@ -83,6 +85,10 @@ class EvalPipelineConfig:
             raise ConfigError("--compare compares in simulation: give --env.type=NAME, not --dataset.")
         if self.env is not None and self.seed is None:
             raise ConfigError("--compare needs a --seed, so that both policies meet the same episodes.")
+        if self.eval.recording:
+            raise ConfigError(
+                "--compare and --eval.recording=true: evaluate the policies one by one for that."
+            )
 
     @property
     def compared(self) -> tuple[str, ...]:

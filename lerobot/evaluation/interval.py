@@ -68,7 +68,7 @@ def _agreement(both: int, only_b: int, only_a: int, neither: int) -> float:
     product = (both + only_b) * (only_a + neither) * (both + only_a) * (only_b + neither)
     if not product:
         return 0.0
-    excess = both * neither - only_b * only_a
+    excess: float = both * neither - only_b * only_a
     if excess > 0:
         excess = max(0.0, excess - (both + only_b + only_a + neither) / 2)
     return excess / math.sqrt(product)

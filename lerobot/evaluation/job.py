@@ -58,25 +58,10 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
     policy, processors = load(cfg.policy, checkpoint)
     result: EvalResult | ReplayResult
     recordings: Recordings | None = None
+    if cfg.env is not None and cfg.eval.recording:
+        recordings = Recordings(folder / RECORDING_FOLDER, cfg.env, repo_id=cfg.eval.recording_repo_id)
     if cfg.env is not None:
-        if cfg.eval.recording:
-            recordings = Recordings(folder / RECORDING_FOLDER, cfg.env, repo_id=cfg.eval.recording_repo_id)
-        with recordings or nullcontext():
-            result = evaluate(
-                policy,
-                processors,
-                cfg.env,
-                n_episodes=cfg.eval.n_episodes,
-                batch_size=cfg.eval.batch_size,
-                num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
-                plan_batch_size=cfg.eval.plan_batch_size,
-                seed=cfg.seed,
-                max_videos=0 if recordings else cfg.eval.max_videos,
-                video_folder=folder / VIDEO_FOLDER,
-                recordings=recordings,
-                rename_map=cfg.rename_map,
-                task=cfg.task,
-            )
+        result = roll_out(cfg, policy, processors, folder=folder, recordings=recordings)
     else:
         assert cfg.dataset is not None
         result = replay(
@@ -89,7 +74,6 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
             rename_map=cfg.rename_map,
             task=cfg.task,
         )
-    config = encode(cfg)
     facts = {
         **result.facts,
         "checkpoint": str(checkpoint),
@@ -97,7 +81,7 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
         "device": str(policy.device),
         "seed": cfg.seed,
         **provenance(checkpoint, device=policy.device, env=cfg.env),
-        "config": config,
+        "config": encode(cfg),
         **({"recordings": [str(path) for path in recordings.folders]} if recordings else {}),
     }
     result = dataclasses.replace(result, facts=facts)
@@ -106,12 +90,40 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
         evaluation=result if isinstance(result, EvalResult) else None,
         replay=result if isinstance(result, ReplayResult) else None,
         metrics_file=metrics_of(checkpoint),
-        config=config,
+        config=facts["config"],
     )
     if recordings is not None and cfg.eval.recording_repo_id is not None:  # when all results are safe
         for address in recordings.push(private=cfg.eval.recording_private):
             logger.info("The recordings are at %s", address)
     return result, report
+
+
+def roll_out(
+    cfg: EvalPipelineConfig,
+    policy: PreTrainedPolicy,
+    processors: Pair,
+    *,
+    folder: Path,
+    recordings: Recordings | None,
+) -> EvalResult:
+    """What the policy does in the environment of a config; episodes are filmed, or else recorded."""
+    assert cfg.env is not None
+    with recordings or nullcontext():
+        return evaluate(
+            policy,
+            processors,
+            cfg.env,
+            n_episodes=cfg.eval.n_episodes,
+            batch_size=cfg.eval.batch_size,
+            num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+            plan_batch_size=cfg.eval.plan_batch_size,
+            seed=cfg.seed,
+            max_videos=0 if recordings else cfg.eval.max_videos,
+            video_folder=folder / VIDEO_FOLDER,
+            recordings=recordings,
+            rename_map=cfg.rename_map,
+            task=cfg.task,
+        )
 
 
 def load(config: PreTrainedConfig, checkpoint: Path) -> tuple[PreTrainedPolicy, Pair]:
@@ -134,11 +146,13 @@ def run_comparison(cfg: EvalPipelineConfig, folder: Path) -> tuple[Comparison, P
     earlier evaluations.
     """
     names = cfg.compared
+    sides: list[EvalResult | ReplayResult]
     if cfg.env is None:
-        a, b = (read_result(Path(name)) for name in names)
+        sides = [read_result(Path(name)) for name in names]
     else:
         both = [of_side(cfg, name) for name in names]  # what is wrong with B is said before A has run
-        a, b = (run_one(one, folder / side)[0] for one, side in zip(both, SIDES, strict=True))
+        sides = [run_one(one, folder / side)[0] for one, side in zip(both, SIDES, strict=True)]
+    a, b = sides
     assert isinstance(a, EvalResult) and isinstance(b, EvalResult)
     found = compare(a, b, names=(names[0], names[1]))
     write_text(folder / COMPARISON_FILE, json.dumps(found.to_tree(), indent=2, ensure_ascii=False))

@@ -165,9 +165,11 @@ class Recordings:
         from lerobot.datasets.dataset import LeRobotDataset  # torch: the environments' processes do without
 
         name = task_name(task)
-        several = f"{self.repo_id}_{name}" if len(self.env_config.tasks) > 1 else self.repo_id
+        repo_id = self.repo_id or f"{RECORDING_FOLDER}/{name}"
+        if self.repo_id is not None and len(self.env_config.tasks) > 1:
+            repo_id = f"{self.repo_id}_{name}"
         return LeRobotDataset.create(
-            several if self.repo_id else f"{RECORDING_FOLDER}/{name}",
+            repo_id,
             self.env_config.fps,
             {**self.env_config.dataset_features(), **OUTCOME_FEATURES},
             root=self.folder / name,

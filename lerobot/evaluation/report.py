@@ -44,9 +44,10 @@ def write_report(
     result = evaluation or replay
     if result is not None:
         write_info(folder, result, config=config)
-    for curve in replay.curves if replay is not None else ():
-        path = folder / ACTION_FOLDER / f"episode_{curve.episode}.svg"
-        write_text(path, sheet(curve_charts(curve, replay.joint_names)))
+    if replay is not None:
+        for curve in replay.curves:
+            path = folder / ACTION_FOLDER / f"episode_{curve.episode}.svg"
+            write_text(path, sheet(curve_charts(curve, replay.joint_names)))
     rows = curves.read_rows(metrics_file) if metrics_file is not None else []
     parts = [
         *(rollout_parts(evaluation, folder) if evaluation is not None and story is None else ()),

@@ -73,15 +73,11 @@ def task_parts(result: EvalResult) -> list[str]:
 
 def success_forest(title: str, named: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each, with the interval of its success rate."""
-    rows = [
-        Measured(
-            name,
-            means["success_rate"],
-            *means["success_rate_interval"],
-            f"{means['success_rate']:.0%}  ({means['n_successes']} of {means['n_episodes']})",
-        )
-        for name, means in named.items()
-    ]
+    rows = []
+    for name, means in named.items():
+        rate, (low, high) = means["success_rate"], means["success_rate_interval"]
+        text = f"{rate:.0%}  ({means['n_successes']} of {means['n_episodes']})"
+        rows.append(Measured(name, rate, low, high, text))
     return forest(title, rows, low=0.0, high=1.0)
 
 

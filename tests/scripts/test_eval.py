@@ -255,6 +255,12 @@ def test_pictures_of_pusht_are_recorded_as_they_are_declared(tmp_path):
         ),
         (["--compare={run},{run}", "--seed=null", *STATES], ConfigError, "--compare needs a --seed"),
         (["--compare={run},{run}", "--dataset.repo_id=me/x"], ConfigError, "compares in simulation"),
+        (["--compare={run},{run}", "--eval.recording=true", *STATES], ConfigError, "one by one"),
+        (
+            ["-p", "{run}", "--eval.recording=true", "--dataset.repo_id=me/x"],
+            ConfigError,
+            "in simulation: give",
+        ),
         (["--compare={run},{seeing}", *STATES], FeatureMismatchError, "observation.images.front.*not there"),
     ],
 )
