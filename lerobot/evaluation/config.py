@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lerobot.core.config import extra
 from lerobot.core.errors import ConfigError
@@ -54,12 +54,16 @@ class EvalPipelineConfig:
     trust_remote_code: bool = False  # allow environments whose code comes from the Hub
     compare: str | None = extra(None)  # A,B: two policies for one --env.type, or folders of two evaluations
     task: str | None = extra(None)  # task text given to the policy
+    executor: Literal["local", "ray"] = extra("local")  # local (this machine) or ray (a Ray cluster)
+    ray_address: str | None = extra(None)  # address of the Ray cluster; null starts one here
+    n_jobs: int | None = extra(None)  # actors that share the episodes on Ray; null: one per GPU or 4 CPUs
     batch_size: int = extra(64)  # frames predicted at once when a dataset is replayed
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch_size={self.batch_size}: expected at least 1.")
+        self._check_executor()
         if self.compare is not None:
             self._check_comparison()
             return
@@ -74,6 +78,17 @@ class EvalPipelineConfig:
             )
         if self.eval.recording and self.env is None:
             raise ConfigError("--eval.recording=true records episodes in simulation: give --env.type=NAME.")
+
+    def _check_executor(self) -> None:
+        if self.n_jobs is not None and self.n_jobs < 1:
+            raise ConfigError(f"--n_jobs={self.n_jobs}: expected at least 1.")
+        for name in ("ray_address", "n_jobs"):
+            if getattr(self, name) is not None and self.executor != "ray":
+                raise ConfigError(f"--{name}={getattr(self, name)} needs --executor=ray.")
+        if self.executor == "ray" and self.env is None:
+            raise ConfigError("--executor=ray spreads episodes in simulation: give --env.type=NAME.")
+        if self.executor == "ray" and self.eval.recording:
+            raise ConfigError("--eval.recording=true writes on this machine: leave out --executor=ray.")
 
     def _check_comparison(self) -> None:
         if len(self.compared) != 2 or not all(self.compared):

@@ -7,14 +7,17 @@ EvalPipelineConfig -> policy + pipelines -> episodes in simulation, or frames of
 import dataclasses
 import json
 import logging
+import traceback
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lerobot.core import keys
 from lerobot.core.config import encode
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, EnvironmentFailedError
 from lerobot.core.files import write_text
 from lerobot.evaluation.compare_page import compare_parts
 from lerobot.evaluation.comparison import Comparison, compare
@@ -36,6 +39,7 @@ from lerobot.policies.processors import make_pre_post_processors
 from lerobot.processor.defaults import Pair
 
 logger = logging.getLogger(__name__)
+FAILURE_FILE = "failure.txt"  # the traceback of an environment that failed
 METRICS_FILE = "metrics.jsonl"  # of a training run, in its output folder
 COMPARISON_FILE = "comparison.json"
 SIDES = ("a", "b")  # folders of the two evaluations of a comparison
@@ -48,39 +52,30 @@ def run(cfg: EvalPipelineConfig) -> tuple[EvalResult | ReplayResult | Comparison
         UserError: checkpoint, device, environment or dataset is not there, or they do not fit each other.
     """
     folder = output_dir(cfg)
-    return run_comparison(cfg, folder) if cfg.compare is not None else run_one(cfg, folder)
+    try:
+        return run_comparison(cfg, folder) if cfg.compare is not None else run_one(cfg, folder)
+    except EnvironmentFailedError as error:
+        path = folder / FAILURE_FILE
+        write_text(path, "".join(traceback.format_exception(error)))
+        error.add_note(f"Details: {path}")
+        raise
 
 
 def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayResult, Path]:
     """What was found of the policy of a config, and the path of the report in that folder."""
     assert cfg.policy is not None
     checkpoint = locate(str(cfg.policy.pretrained_path), revision=cfg.policy.pretrained_revision)
-    policy, processors = load(cfg.policy, checkpoint)
-    result: EvalResult | ReplayResult
     recordings: Recordings | None = None
     if cfg.env is not None and cfg.eval.recording:
         recordings = Recordings(folder / RECORDING_FOLDER, cfg.env, repo_id=cfg.eval.recording_repo_id)
-    if cfg.env is not None:
-        result = roll_out(cfg, policy, processors, folder=folder, recordings=recordings)
-    else:
-        assert cfg.dataset is not None
-        result = replay(
-            policy,
-            processors,
-            cfg.dataset,
-            n_episodes=cfg.eval.n_episodes,
-            batch_size=cfg.batch_size,
-            seed=cfg.seed,
-            rename_map=cfg.rename_map,
-            task=cfg.task,
-        )
+    result, device = measure(cfg, checkpoint, video_folder=folder / VIDEO_FOLDER, recordings=recordings)
     facts = {
         **result.facts,
         "checkpoint": str(checkpoint),
         "policy": cfg.policy.type,
-        "device": str(policy.device),
+        "device": str(device),
         "seed": cfg.seed,
-        **provenance(checkpoint, device=policy.device, env=cfg.env),
+        **provenance(checkpoint, device=device, env=cfg.env),
         "config": encode(cfg),
         **({"recordings": [str(path) for path in recordings.folders]} if recordings else {}),
     }
@@ -98,32 +93,54 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
     return result, report
 
 
+def measure(
+    cfg: EvalPipelineConfig, checkpoint: Path, *, video_folder: Path, recordings: Recordings | None
+) -> tuple[EvalResult | ReplayResult, torch.device]:
+    """What the policy of a checkpoint does, here or on a cluster, and the device that it was on."""
+    assert cfg.policy is not None
+    if cfg.env is not None and cfg.executor == "ray":
+        from lerobot.evaluation.cluster import roll_out_on_ray  # Ray is an extra
+
+        return roll_out_on_ray(cfg, checkpoint, video_folder=video_folder)
+    policy, processors = load(cfg.policy, checkpoint)
+    if cfg.env is not None:
+        with recordings or nullcontext():
+            result = roll_out(cfg, policy, processors, video_folder=video_folder, recordings=recordings)
+        return result, policy.device
+    assert cfg.dataset is not None
+    compared = replay(
+        policy,
+        processors,
+        cfg.dataset,
+        n_episodes=cfg.eval.n_episodes,
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        rename_map=cfg.rename_map,
+        task=cfg.task,
+    )
+    return compared, policy.device
+
+
 def roll_out(
-    cfg: EvalPipelineConfig,
-    policy: PreTrainedPolicy,
-    processors: Pair,
-    *,
-    folder: Path,
-    recordings: Recordings | None,
+    cfg: EvalPipelineConfig, policy: PreTrainedPolicy, processors: Pair, *, video_folder: Path, **share: Any
 ) -> EvalResult:
-    """What the policy does in the environment of a config; episodes are filmed, or else recorded."""
+    """What a policy does in `cfg.env`, in this process; `share` is passed on to `evaluate`."""
     assert cfg.env is not None
-    with recordings or nullcontext():
-        return evaluate(
-            policy,
-            processors,
-            cfg.env,
-            n_episodes=cfg.eval.n_episodes,
-            batch_size=cfg.eval.batch_size,
-            num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
-            plan_batch_size=cfg.eval.plan_batch_size,
-            seed=cfg.seed,
-            max_videos=0 if recordings else cfg.eval.max_videos,
-            video_folder=folder / VIDEO_FOLDER,
-            recordings=recordings,
-            rename_map=cfg.rename_map,
-            task=cfg.task,
-        )
+    return evaluate(
+        policy,
+        processors,
+        cfg.env,
+        n_episodes=cfg.eval.n_episodes,
+        batch_size=cfg.eval.batch_size,
+        num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+        plan_batch_size=cfg.eval.plan_batch_size,
+        seed=cfg.seed,
+        max_videos=0 if cfg.eval.recording else cfg.eval.max_videos,  # recordings instead of videos
+        video_folder=video_folder,
+        rename_map=cfg.rename_map,
+        task=cfg.task,
+        **share,
+    )
 
 
 def load(config: PreTrainedConfig, checkpoint: Path) -> tuple[PreTrainedPolicy, Pair]:

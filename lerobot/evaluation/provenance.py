@@ -53,9 +53,9 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is sold as, as far as the system says it."""
+    """What the device is sold as, as far as the system says it; '' of a GPU that is on another machine."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
     if device.type == "xpu":
         return torch.xpu.get_device_name(device)
     if CPU_FILE.is_file():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from lerobot.core.errors import (
     ConfigError,
     DatasetError,
     DeviceError,
+    EnvironmentFailedError,
     FeatureMismatchError,
     MissingExtraError,
     MissingStatsError,
@@ -32,6 +32,7 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.build import make_policy, make_pre_post_processors
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.scripts.eval import evaluate
+from tests.fakes.joints import TellingConfig
 
 ROOT = Path(__file__).parents[2]
 STATES = ["--env.type=so101", "--env.obs_type=state", "--env.episode_length=12", "--eval.max_videos=0"]
@@ -95,33 +96,65 @@ def test_spellings_of_a_checkpoint(blind, tmp_path, spelling):
     assert result.episodes[0].steps == 12
 
 
-class JointsAsReward(gymnasium.RewardWrapper):
-    """A reward that tells every trajectory from every other: where the joints are."""
-
-    def reward(self, reward):
-        return float(self.unwrapped.physics.positions.sum())
-
-
-class TellingConfig(SO101EnvConfig):
-    type = "so101"
-
-    def build(self):
-        return JointsAsReward(super().build())
+@pytest.mark.parametrize("plan_batch_size", [1, 4])
+def test_episodes_of_act_do_not_depend_on_the_batch_size(blind, plan_batch_size):
+    """Exactly; joints are what every rounding shows in."""
+    alone, *others = joint_sums(
+        blind,
+        [{"batch_size": size, "num_processes": None} for size in (1, 2, 5)],
+        plan_batch_size=plan_batch_size,
+    )
+    assert all(other == alone for other in others)
+    assert len(set(alone)) == 5, "equal trajectories prove nothing"
 
 
-def test_episodes_of_act_do_not_depend_on_the_batch_size(blind):
-    folder = blind / "checkpoints/000010/pretrained_model"
+@pytest.mark.slow
+def test_episodes_of_act_do_not_depend_on_the_number_of_processes(blind):
+    hows = [{"batch_size": 5, "num_processes": count} for count in (None, 1, 2, 5)]
+    here, *others = joint_sums(blind, hows)
+    assert all(other == here for other in others)
+
+
+def joint_sums(run, hows, **both):
+    """What the joints of each episode add up to, for each way of evaluating."""
+    folder = run / "checkpoints/000010/pretrained_model"
     policy, processors = load(PreTrainedConfig.from_pretrained(folder, device="cpu"), folder)
     env = TellingConfig(obs_type="state", episode_length=12)
-    found = [
-        [
-            e.sum_reward
-            for e in rollout.evaluate(policy, processors, env, n_episodes=5, batch_size=size).episodes
-        ]
-        for size in (1, 2, 5)
+    results = [rollout.evaluate(policy, processors, env, n_episodes=5, **both, **how) for how in hows]
+    return [[one.sum_reward for one in result.episodes] for result in results]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_finds_the_same(blind, tmp_path):
+    pytest.importorskip("ray")
+    flags = [f"--policy.path={blind}", "--policy.device=cpu", *STATES[:-1], "--eval.n_episodes=5"]
+    evaluate([*flags, "--eval.max_videos=1", f"--output_dir={tmp_path / 'here'}"])
+    cluster = ["--executor=ray", "--n_jobs=2", "--eval.max_videos=1"]
+    evaluate([*flags, *cluster, f"--output_dir={tmp_path / 'ray'}"])
+    here, there = (json.loads((tmp_path / name / "eval_info.json").read_text()) for name in ("here", "ray"))
+    numbers = [
+        [{name: value for name, value in row.items() if "video" not in name} for row in info["per_episode"]]
+        for info in (here, there)
     ]
-    assert found[0] == pytest.approx(found[1], rel=1e-6) and found[0] == pytest.approx(found[2], rel=1e-6)
-    assert len({round(total, 3) for total in found[0]}) == 5, "equal trajectories prove nothing"
+    assert numbers[0] == numbers[1] and len(numbers[0]) == 5
+    assert there["device"] == "cpu"
+    (video,) = there["overall"]["video_paths"]
+    assert Path(video) == tmp_path / "ray/videos/so101_0/eval_episode_0.mp4" and Path(video).stat().st_size
+    with pytest.raises(FeatureMismatchError, match="does not fit this act policy"):
+        evaluate([*flags[:2], "--env.type=so101", "--executor=ray", f"--output_dir={tmp_path / 'wrong'}"])
+
+
+def test_a_failure_in_an_environment_leaves_its_traceback(blind, tmp_path, monkeypatch):
+    def fall(self, angles):
+        raise ZeroDivisionError("the arm fell off")
+
+    monkeypatch.setattr("lerobot.sim.physics.Physics.set_targets", fall)
+    with pytest.raises(EnvironmentFailedError) as caught:
+        evaluate([f"--policy.path={blind}", *STATES, "--eval.batch_size=1", f"--output_dir={tmp_path}"])
+    where = "The so101 environment failed in episode 0 (task so101 pick_place, seed 1000) after 0 steps"
+    assert str(caught.value) == f"{where}: ZeroDivisionError: the arm fell off"
+    assert caught.value.__notes__ == [f"Details: {tmp_path / 'failure.txt'}"]
+    assert "in fall" in (tmp_path / "failure.txt").read_text()
 
 
 def test_the_default_folder_is_named_after_time_environment_and_policy(blind, tmp_path, monkeypatch):
@@ -308,6 +341,7 @@ def wrong(*flags):
         (["--env.tpye=so101"], ConfigError, "tpye"),
         (["--dataset.repo_id=me/x"], ConfigError, "Give --env.type=NAME .* or --dataset.repo_id"),
         (["--eval.recording_repo_id=me/x"], ConfigError, "there are none. Add --eval.recording=true"),
+        (["--executor=ray", "--eval.recording=true"], ConfigError, "writes on this machine"),
         (["--rename_map={a: b}"], FeatureMismatchError, "renames 'a', which the so101 environment lacks"),
     ],
 )
@@ -353,7 +387,8 @@ def test_an_environment_that_is_not_installed(tmp_path, monkeypatch):
     for name in ("gym_pusht", "gym_pusht.envs", "gym_pusht.envs.pusht"):
         monkeypatch.setitem(sys.modules, name, None)  # as good as not installed, whoever imported it before
     with pytest.raises(MissingExtraError, match=r"pip install 'lerobot\[pusht\]'"):
-        wrong(f"--policy.path={run}", "--env.type=pusht", f"--env.obs_type={env.obs_type}")
+        flags = ["--env.type=pusht", f"--env.obs_type={env.obs_type}", "--eval.use_async_envs=false"]
+        wrong(f"--policy.path={run}", *flags)
 
 
 def test_an_output_folder_that_is_a_file(blind, tmp_path):
