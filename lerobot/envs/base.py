@@ -19,12 +19,13 @@ process that has drawn cannot draw.
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError
 from lerobot.core.registry import Choice
 from lerobot.core.types import FeatureType, PolicyFeature
+from lerobot.sim.gl import choose_backend
 
 if TYPE_CHECKING:
     import gymnasium
@@ -44,6 +45,9 @@ class Task:
 @dataclass(kw_only=True)
 class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     """Root of the family that `--env.type` chooses from."""
+
+    # What is simulated with, as pip calls it: results depend on these versions.
+    packages: ClassVar[tuple[str, ...]] = ()
 
     # Name of the task inside the environment.
     task: str | None = None
@@ -72,6 +76,11 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     def with_task(self, task: Task) -> Self:
         """The same environment with one of its tasks alone."""
         return replace(self, task=task.name)
+
+    @property
+    def renderer(self) -> str:
+        """What draws MuJoCo's pictures here (see `sim.gl`); '' where a screen or another package does."""
+        return choose_backend() if "mujoco" in self.packages else ""
 
     @abstractmethod
     def build(self) -> "gymnasium.Env":

@@ -7,7 +7,7 @@ task text, an end to an episode, errors for bad actions.
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,8 @@ NUM_KEYPOINT_VALUES = 16  # x and y of eight corners of the block
 @dataclass(kw_only=True)
 class PushTEnvConfig(EnvConfig):
     """PushT of the gym-pusht package."""
+
+    packages: ClassVar[tuple[str, ...]] = ("gym-pusht", "pymunk", "pygame")
 
     # Name of the task; there is one.
     task: str | None = "PushT-v0"

@@ -8,7 +8,7 @@ the step on which the cube has rested in the bin, let go of, for `HOLD_STEPS` st
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -38,6 +38,8 @@ OVERSHOOT = 20.0  # degrees, and parts of 100, that a joint pushed against its s
 @dataclass(kw_only=True)
 class SO101EnvConfig(EnvConfig):
     """The simulated SO-101 tabletop."""
+
+    packages: ClassVar[tuple[str, ...]] = ("mujoco",)
 
     # Name of the task; there is one.
     task: str | None = "pick_place"

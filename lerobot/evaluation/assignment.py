@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lerobot.envs.base import EnvConfig, Task
+from lerobot.evaluation.recording import frames_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Assignment:
     seed: int | None  # for the environment's reset
     policy_seed: int  # of the policy's own random numbers
     video: Path | None = None  # where to film it
+    recording: Path | None = None  # where to keep its frames
 
     def __str__(self) -> str:
         name = f"{self.task.group} {self.task.name or self.task.id}"
@@ -41,6 +43,7 @@ def assignments(
     seed: int | None,
     max_videos: int = 0,
     video_folder: Path | None = None,
+    recording_folder: Path | None = None,
 ) -> list[Assignment]:
     """`n_episodes` of each task in order; episode i of a task is reset with `seed` + i.
 
@@ -61,6 +64,8 @@ def assignments(
                     seed=None if seed is None else seed + index,
                     policy_seed=_policy_seed(seed, task, index),
                     video=video,
+                    recording=recording_folder
+                    and frames_file(recording_folder, (task.group, task.id), index),
                 )
             )
     return found

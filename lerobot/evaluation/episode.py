@@ -21,6 +21,7 @@ from lerobot.core.errors import (
     LeRobotError,
 )
 from lerobot.evaluation.assignment import Assignment
+from lerobot.evaluation.recording import EpisodeRecorder
 from lerobot.evaluation.result import EpisodeResult
 from lerobot.evaluation.video import EpisodeVideo
 
@@ -31,7 +32,7 @@ WATCHED = "is_watched"  # of an environment that can leave out pictures which no
 
 
 class Episode:
-    """One episode of an environment; filmed where the assignment says so.
+    """One episode of an environment; filmed and recorded where the assignment says so.
 
     Args:
         env: built for the assignment's task.
@@ -48,6 +49,7 @@ class Episode:
         self.can_skip_pictures = env.has_wrapper_attr(WATCHED)
         self.rewards: list[float] = []
         self.success = self.is_done = False
+        self.recorder = EpisodeRecorder(assignment.recording) if assignment.recording else None
         self.video: EpisodeVideo | None = None
         self.renderer_problem: str | None = None  # why it is not filmed although it should be
 
@@ -62,6 +64,8 @@ class Episode:
             self._watch(True)
             observation, _ = self.env.reset(seed=one.seed, options={"episode_index": one.index})
             self._keep(observation)
+            if self.recorder is not None:
+                self.recorder.begin(observation)
             self.text = self.text if self.text is not None else task_text(self.env)
             if one.video is not None:
                 self._begin_film()
@@ -81,7 +85,7 @@ class Episode:
             )
         with naming(self.assignment, self.rewards), self.randomness:
             for left in range(len(actions), 0, -1):
-                self._watch(left <= (self.observations.maxlen or 1))
+                self._watch(left <= (self.observations.maxlen or 1) or self.recorder is not None)
                 self._step(actions[-left])
                 if self.is_done:
                     return
@@ -90,9 +94,14 @@ class Episode:
         observation, reward, is_done, is_over_time, info = self.env.step(action)
         self._keep(observation)
         self.rewards.append(float(reward))
-        self.success = self.success or bool(info.get("is_success", False))
+        is_success = bool(info.get("is_success", False))
+        self.success = self.success or is_success
         is_cut_off = len(self.rewards) >= self.assignment.env.episode_length
         self.is_done = bool(is_done or is_over_time or is_cut_off)
+        if self.recorder is not None:
+            self.recorder.step(
+                action, observation, reward=float(reward), is_done=self.is_done, is_success=is_success
+            )
         self._take_picture()
 
     def _keep(self, observation: Any) -> None:
@@ -104,7 +113,9 @@ class Episode:
             self.env.set_wrapper_attr(WATCHED, is_watched)
 
     def finish(self) -> EpisodeResult:
-        """Complete the video, and say what came of the episode."""
+        """Complete video and recording, and say what came of the episode."""
+        if self.recorder is not None:
+            self.recorder.finish()
         video, self.video = self.video, None
         return EpisodeResult(
             index=self.assignment.index,
@@ -120,7 +131,9 @@ class Episode:
         )
 
     def abort(self) -> None:
-        """Delete the video, if it is unfinished."""
+        """Delete video and recording, if they are unfinished."""
+        if self.recorder is not None:
+            self.recorder.abort()
         if self.video is not None:
             self.video.abort()
             self.video = None
@@ -132,7 +145,9 @@ class Episode:
             self.renderer_problem = str(error)
             return
         assert self.assignment.video is not None
-        self.video = EpisodeVideo(self.assignment.video, fps=self.env.metadata["render_fps"])
+        self.video = EpisodeVideo(
+            self.assignment.video, fps=self.env.metadata["render_fps"], title=self.text or ""
+        )
         self._take_picture()
 
     def _take_picture(self) -> None:

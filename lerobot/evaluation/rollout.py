@@ -26,6 +26,7 @@ from lerobot.evaluation.assignment import Assignment, Schedule, assignments, sha
 from lerobot.evaluation.fit import fitting_names
 from lerobot.evaluation.pool import Pool
 from lerobot.evaluation.progress import EpisodeProgress
+from lerobot.evaluation.recording import Recordings
 from lerobot.evaluation.result import EpisodeResult, EvalResult
 from lerobot.evaluation.stage import Here, Seen, Slots, Stage
 from lerobot.policies.policy import PreTrainedPolicy
@@ -48,6 +49,7 @@ def evaluate(
     seed: int | None = 1000,
     max_videos: int = 0,
     video_folder: Path | None = None,
+    recordings: Recordings | None = None,
     rename_map: Mapping[str, str] | None = None,
     task: str | None = None,
     progress: EpisodeProgress | None = None,
@@ -68,6 +70,7 @@ def evaluate(
         seed: None leaves the episodes, and the policy's random numbers, to chance.
         max_videos: so many first episodes of a task are filmed.
         video_folder: gets `<group>_<task id>/eval_episode_<i>.mp4`.
+        recordings: datasets that the episodes become.
         rename_map: environment's feature name -> policy's.
         task: task text for the policy instead of the environment's own.
         progress: is told of every episode; by default one that shows itself.
@@ -86,7 +89,12 @@ def evaluate(
     names = fitting_names(policy.config, env_config, processors[0], rename_map=rename_map or {})
     started_s = time.perf_counter()
     every = assignments(
-        env_config, n_episodes=n_episodes, seed=seed, max_videos=max_videos, video_folder=video_folder
+        env_config,
+        n_episodes=n_episodes,
+        seed=seed,
+        max_videos=max_videos,
+        video_folder=video_folder,
+        recording_folder=recordings.waiting_folder if recordings is not None else None,
     )
     own = share(every, rank=rank, num_ranks=num_ranks)
     results: list[EpisodeResult] = []
@@ -102,6 +110,8 @@ def evaluate(
         ):
             for result in run_episodes(own, actor, stage, num_slots=num_slots):
                 results.append(result)
+                if recordings is not None:
+                    recordings.add(result)
                 shown.update(len(results), f"{sum(r.success for r in results)} of {len(results)} succeeded")
     place = {one.key: i for i, one in enumerate(own)}
     results.sort(key=lambda result: place[result.group, result.task_id, result.index])

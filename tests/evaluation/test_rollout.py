@@ -224,7 +224,7 @@ def test_the_first_episodes_leave_videos_that_browsers_play(tmp_path):
             frames = list(container.decode(stream))
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
             assert stream.average_rate == 5
-            assert (frames[0].width, frames[0].height) == (54, 36)
+            assert (frames[0].width, frames[0].height) == (424, 324)  # 8 times as large, below two lines
         assert len(frames) == episode.steps + 1
     assert [dataclasses.replace(e, video=None) for e in result.episodes] == run().episodes
 

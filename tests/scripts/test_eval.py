@@ -1,6 +1,9 @@
 """lerobot-eval, a real ACT in the real simulation and on a real dataset, and what a user may do wrong."""
 
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from lerobot.core.errors import (
     EnvironmentFailedError,
     FeatureMismatchError,
     MissingExtraError,
+    MissingStatsError,
 )
 from lerobot.datasets import LeRobotDataset
 from lerobot.envs.base import EnvConfig
@@ -55,6 +59,12 @@ def save_policy(folder: Path, env: EnvConfig, **fields) -> Path:
 @pytest.fixture(scope="session")
 def blind(tmp_path_factory):
     return save_policy(tmp_path_factory.mktemp("runs") / "blind", SO101EnvConfig(obs_type="state"))
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory):
+    env = SO101EnvConfig(obs_type="state")
+    return save_policy(tmp_path_factory.mktemp("runs") / "other", env, dim_feedforward=32)
 
 
 @pytest.fixture(scope="session")
@@ -183,11 +193,139 @@ def test_a_dataset_is_replayed(blind, tmp_path, capsys):
     info = json.loads((tmp_path / "out/eval_info.json").read_text())
     assert info["overall"]["n_frames"] == 16 and len(info["per_step"]) == 6
     assert list(info["per_joint"]) == env.dataset_features()["action"]["names"]
+    assert info["overall"]["action_mae_interval"][0] <= info["overall"]["action_mae"] and info["seed"] == 1000
+    assert (info["dataset_episodes"], info["dataset_frames"]) == (3, 24)
+    pictures = sorted(path.name for path in (tmp_path / "out/actions").iterdir())
+    assert pictures == ["episode_0.svg", "episode_1.svg"]
     assert result.overall["action_mse"] > 0
     assert "2 of the 3 episodes" in capsys.readouterr().out
 
 
+def test_what_a_number_depends_on_is_written_down(blind, tmp_path):
+    evaluate([f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path}", "--num_episodes=1", "--seed=7"])
+    info = json.loads((tmp_path / "eval_info.json").read_text())
+    assert {"python", "torch", "lerobot", "numpy", "gymnasium", "mujoco"} == info["versions"].keys()
+    assert info["seed"] == 7 == info["per_episode"][0]["seed"] and info["renderer"] == os.environ["MUJOCO_GL"]
+    assert info["device_name"] and info["config"]["env"]["type"] == "so101"
+    folder = blind / "checkpoints/000010/pretrained_model"
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert info["checkpoint_sha256"]["model.safetensors"] == weights
+    assert {
+        name for name in info["checkpoint_sha256"] if "normalizer" in name or "processor.json" in name
+    } >= {
+        "policy_preprocessor.json",
+        "policy_postprocessor.json",
+    }
+
+
+def test_two_policies_in_the_same_episodes_and_their_folders_again(blind, other, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = [f"--compare={blind},{other}", *STATES, "--num_episodes=3", f"--output_dir={out}", "--device=cpu"]
+    found = evaluate(flags)
+    said = capsys.readouterr().out
+    assert "B minus A     +0.0 points of success" in said and str(out / "comparison.json") in said
+    assert [(a.seed, b.seed) for a, b in found.pairs] == [(1000 + i, 1000 + i) for i in range(3)]
+    for side, run in (("a", blind), ("b", other)):
+        info = json.loads((out / side / "eval_info.json").read_text())
+        assert str(run) in info["checkpoint"] and (out / side / "report.html").is_file()
+    tree = json.loads((out / "comparison.json").read_text())
+    assert tree["overall"]["n_episodes"] == 3 and (tree["a"], tree["b"]) == (str(blind), str(other))
+    again = evaluate([f"--compare={out}/a,{out}/b/eval_info.json", f"--output_dir={tmp_path / 'again'}"])
+    assert again.overall == found.overall
+    assert not (tmp_path / "again/a").exists() and (tmp_path / "again/report.html").is_file()
+
+
+def test_episodes_become_a_dataset(blind, tmp_path, caplog):
+    flags = [f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path}", "--eval.recording=true"]
+    result = evaluate([*flags, "--num_episodes=2"])
+    dataset = LeRobotDataset("me/x", root=tmp_path / "recordings/so101_0")
+    assert dataset.num_episodes == 2 and dataset.num_frames == 24 and dataset.meta.robot_type == "so101"
+    assert dataset[0]["task"] == result.episodes[0].task and not (tmp_path / "videos").exists()
+    assert dataset[11]["next.done"] and not dataset[10]["next.done"]
+    info = json.loads((tmp_path / "eval_info.json").read_text())
+    assert info["recordings"] == [str(tmp_path / "recordings/so101_0")]
+    with pytest.raises(ConfigError, match="recordings of an earlier evaluation, which are kept"):
+        evaluate([*flags, "--num_episodes=3"])
+    assert LeRobotDataset("me/x", root=tmp_path / "recordings/so101_0").num_episodes == 2
+
+
+def test_recordings_are_pushed_when_the_results_are_safe(blind, tmp_path, hub):
+    flags = [f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path}", "--eval.recording=true"]
+    evaluate(
+        [*flags, "--num_episodes=1", "--eval.recording_repo_id=me/walks", "--eval.recording_private=true"]
+    )
+    there = hub.repos["dataset", "me/walks"]
+    assert "meta/info.json" in there.files()
+    assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_pictures_of_pusht_are_recorded_as_they_are_declared(tmp_path):
+    env = PushTEnvConfig(observation_height=96, observation_width=96)
+    run = save_policy(tmp_path / "run", env)
+    flags = [f"--policy.path={run}", "--env.type=pusht", "--env.episode_length=4", "--eval.recording=true"]
+    flags += ["--env.observation_height=96", "--env.observation_width=96", f"--output_dir={tmp_path / 'out'}"]
+    evaluate([*flags, "--num_episodes=3", "--eval.batch_size=2"])  # also a second batch
+    dataset = LeRobotDataset("me/x", root=tmp_path / "out/recordings/pusht_0")
+    assert dataset.num_episodes == 3 and dataset[0]["observation.image"].shape == (3, 96, 96)
+
+
 # ---------------------------------------------------------------------------------- what a user may do wrong
+@pytest.mark.parametrize(
+    "flags, kind, said",
+    [
+        (["--compare=x"], ConfigError, "--compare=x: expected two names with a comma"),
+        (["--compare=a,b,c"], ConfigError, "expected two names"),
+        (["--compare=a,"], ConfigError, "expected two names"),
+        (["--compare=none/a,none/b"], ConfigError, "no eval_info.json in none/a.*add --env.type=NAME"),
+        (["--compare=none/a/x,none/b/x", *STATES], CheckpointError, "There is no checkpoint at none/a/x"),
+        (["--compare={run},none/b/x", *STATES], CheckpointError, "There is no checkpoint at none/b/x"),
+        (["--compare={run},{run}", "-p", "{run}", *STATES], ConfigError, "--policy.path and --compare"),
+        (
+            ["--compare={run},{run}", "--policy.n_action_steps=1", *STATES],
+            ConfigError,
+            "only --policy.device",
+        ),
+        (["--compare={run},{run}", "--seed=null", *STATES], ConfigError, "--compare needs a --seed"),
+        (["--compare={run},{run}", "--dataset.repo_id=me/x"], ConfigError, "compares in simulation"),
+        (["--compare={run},{run}", "--eval.recording=true", *STATES], ConfigError, "one by one"),
+        (
+            ["-p", "{run}", "--eval.recording=true", "--dataset.repo_id=me/x"],
+            ConfigError,
+            "in simulation: give",
+        ),
+        (["--compare={run},{seeing}", *STATES], FeatureMismatchError, "observation.images.front.*not there"),
+    ],
+)
+def test_comparisons_that_are_wrong(blind, seeing, flags, kind, said, tmp_path):
+    flags = [flag.replace("{run}", str(blind)).replace("{seeing}", str(seeing)) for flag in flags]
+    with pytest.raises(kind, match=said):
+        evaluate([*flags, f"--output_dir={tmp_path}"])
+    assert list(tmp_path.iterdir()) == [], "nothing has run"
+
+
+def test_a_comparison_does_not_replace_an_evaluation(blind, tmp_path):
+    evaluate([f"--policy.path={blind}", *STATES, f"--output_dir={tmp_path}", "--num_episodes=1"])
+    before = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(ConfigError, match="holds an evaluation, whose report would be replaced"):
+        evaluate([f"--compare={tmp_path},{tmp_path}", f"--output_dir={tmp_path}"])
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", ["all", "pipelines", "numbers"])
+def test_a_checkpoint_without_statistics(blind, tmp_path, lost):
+    folder = tmp_path / "kept"
+    shutil.copytree(blind / "checkpoints/000010/pretrained_model", folder)
+    patterns = {"all": "policy_*", "pipelines": "policy_*.json", "numbers": "policy_*.safetensors"}
+    for path in folder.glob(patterns[lost]):
+        path.unlink()
+    with pytest.raises((CheckpointError, MissingStatsError)) as caught:
+        evaluate(["-p", str(folder), *STATES, f"--output_dir={tmp_path / 'out'}"])
+    said = str(caught.value)
+    assert str(folder) in said and "policy_preprocessor" in said and "\n" not in said
+    assert not (tmp_path / "out").exists(), "nothing has run"
+
+
 def wrong(*flags):
     evaluate([*flags, "--output_dir=nowhere/never"])
 
@@ -202,7 +340,8 @@ def wrong(*flags):
         (["--env.obs_type=pixels_agent_pos"], FeatureMismatchError, "environment_state.* is not there"),
         (["--env.tpye=so101"], ConfigError, "tpye"),
         (["--dataset.repo_id=me/x"], ConfigError, "Give --env.type=NAME .* or --dataset.repo_id"),
-        (["--eval.recording=true"], ConfigError, "not supported yet"),
+        (["--eval.recording_repo_id=me/x"], ConfigError, "there are none. Add --eval.recording=true"),
+        (["--executor=ray", "--eval.recording=true"], ConfigError, "writes on this machine"),
         (["--rename_map={a: b}"], FeatureMismatchError, "renames 'a', which the so101 environment lacks"),
     ],
 )
