@@ -69,8 +69,9 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     def __post_init__(self) -> None:
         sizes = [each.name for each in fields(self) if each.name.endswith(("_height", "_width"))]
         for name in ("fps", "episode_length", "max_parallel_tasks", *sizes):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--env.{name}={getattr(self, name)}: expected 1 or more.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--env.{name}={value}: expected 1 or more.")
 
     @property
     def tasks(self) -> list[Task]:
