@@ -166,3 +166,43 @@ def test_it_can_be_filmed(env):
     picture = env.render()
     assert picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.std() > 5
     assert env.metadata["render_fps"] > 0 and env.task_description
+
+
+# ----------------------------------------------------------------------------------- what nobody looks at
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_that_nobody_looks_at_lack_their_pictures_and_are_the_same_steps(name):
+    cfg = small(name, obs_type=next(view for view in views(name) if "pixels" in view))
+    env = build(cfg)
+    always, late = looked_at(env, range(8)), looked_at(env, (4, 7))
+    for step, ((reward, whole), (other_reward, part)) in enumerate(zip(always, late, strict=True)):
+        assert reward == other_reward
+        assert ("pixels" in part) == (step in (4, 7))
+        for key in part:
+            same(whole[key], part[key])
+    observation, _ = env.reset(seed=3)
+    assert "pixels" in observation
+    env.close()
+
+
+def looked_at(env, steps):
+    """Rewards and observations of eight steps, of which only these are looked at."""
+    env.set_wrapper_attr("is_watched", True)
+    env.reset(seed=3)
+    low, high = (np.clip(limit, -1e3, 1e3) for limit in (env.action_space.low, env.action_space.high))
+    draws, found = np.random.default_rng(0), []
+    for step in range(8):
+        env.set_wrapper_attr("is_watched", step in steps)
+        observation, reward, *_ = env.step((0.05 * draws.uniform(low, high)).astype(np.float32))
+        found.append((reward, observation))
+    env.set_wrapper_attr("is_watched", True)
+    return found
+
+
+def same(one, other):
+    """Two observations, or parts of them, hold the same numbers."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            same(value, other[key])
+    else:
+        np.testing.assert_array_equal(one, other)
