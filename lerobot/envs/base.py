@@ -67,7 +67,7 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     episode_length: int = 300
     # Environment feature -> policy feature, where the environment's own names do not fit.
     features_map: dict[str, str] = field(default_factory=dict)
-    # How many tasks are evaluated at once.
+    # Kept in files: environments that are free take episodes of any task.
     max_parallel_tasks: int = 1
     # Leave out gymnasium's own checks on every step.
     disable_env_checker: bool = True

@@ -171,7 +171,7 @@ def test_slots_keep_their_task():
             one = schedule.next(before)
             if one is None:
                 assert len(given) == 30 and len({one.key for one in given}) == 30
-                assert changes <= 6
+                assert changes <= 3 + 4  # tasks and slots
                 return
             changes += one.task != before
             tasks[slot] = one.task
