@@ -1,13 +1,13 @@
 """Episodes per second of `lerobot-eval` on PushT, beside LeRobot's with the same checkpoint if it is given.
 
-    .venv/bin/python benchmarks/evaluation.py [--reference /path/to/python] [--reference_path FOLDER] [CASE ...]
+    .venv/bin/python benchmarks/evaluation.py [--reference /path/to/python --reference_path FOLDER] [CASE ...]
 
-The policies are ACTs of random weights, so an episode is as long as it may be. Both sides run the same command
-in turn. "eval" is the time that they write down themselves, without Python's start and the policy's loading;
-"all" is the command from its start to its end. In both, ten episodes are filmed.
+The policies are ACTs of random weights, so an episode is as long as it may be. Both sides run the same
+command in turn. "eval" is the time that they write down themselves, without Python's start and the policy's
+loading; "all" is the command from its start to its end. In both, ten episodes are filmed.
 
-The reference's processes of environments do not know gym-pusht, and stumble over its lack of a task text; both
-is mended for it here. "reference, one process" is --eval.use_async_envs=false, which needs no mending.
+The reference's processes of environments do not know gym-pusht, and stumble over its lack of a task text;
+both is mended for it here. "reference, one process" is --eval.use_async_envs=false, which needs no mending.
 """
 
 import argparse
