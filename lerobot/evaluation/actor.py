@@ -114,8 +114,12 @@ class MemoryActor(Actor):
             for back in range(max(counts) - 1, 0, -1):
                 who = [i for i, count in enumerate(counts) if count > back]
                 self.policy.look(pick(batch, [int(last[i]) - back for i in who]), [memories[i] for i in who])
-            first = self.policy.act(pick(batch, last.tolist()), memories, at_once=self.max_slots)  # (B, A)
-            each = zip(first, memories, strict=True)
+            # Filled up here as well: a policy with an `act` of its own may take a batch as it comes.
+            missing = self.max_slots - len(seen)
+            filled = [*last.tolist(), *[int(last[-1])] * missing]
+            strangers = [self.policy.new_memory(seed=0) for _ in range(missing)]
+            first = self.policy.act(pick(batch, filled), [*memories, *strangers], at_once=self.max_slots)
+            each = zip(first[: len(seen)], memories, strict=True)
             plans = [torch.stack([action, *memory.drain()]) for action, memory in each]  # (n, A) each
             return [to_numpy(after(plan)) for plan in plans]
 

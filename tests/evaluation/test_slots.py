@@ -67,12 +67,18 @@ def test_plans_of_one_size_whoever_needs_them():
             self.sizes.append(len(batch["observation.state"]))
             return super().plan(batch, draws=draws) + 0.1 * self.model(batch["observation.state"])[..., None]
 
-    policy = Wide(WalkerConfig(noise=NOISE))
-    for size in (1, 4):
-        alone = run(policy, plan_batch_size=size, batch_size=1).episodes
-        assert run(policy, plan_batch_size=size, batch_size=5).episodes == alone
-        assert set(policy.sizes) == {size}
-        policy.sizes.clear()
+    class Anew(Wide):
+        def act(self, batch, memories, **how):
+            """Plans at every step, for all at once, as an average of plans does."""
+            return self.decide(batch, memories)[:, 0]
+
+    for kind in (Wide, Anew):
+        policy = kind(WalkerConfig(noise=NOISE))
+        for size in (1, 4):
+            alone = run(policy, plan_batch_size=size, batch_size=1).episodes
+            assert run(policy, plan_batch_size=size, batch_size=5).episodes == alone
+            assert set(policy.sizes) == {size}
+            policy.sizes.clear()
 
 
 def test_without_a_seed_nothing_repeats():

@@ -96,14 +96,15 @@ def test_spellings_of_a_checkpoint(blind, tmp_path, spelling):
     assert result.episodes[0].steps == 12
 
 
+ENSEMBLE = {"temporal_ensemble_coeff": 0.01, "n_action_steps": 1}  # plans at every step
+
+
 @pytest.mark.parametrize("plan_batch_size", [1, 4])
-def test_episodes_of_act_do_not_depend_on_the_batch_size(blind, plan_batch_size):
+@pytest.mark.parametrize("fields", [{}, ENSEMBLE])
+def test_episodes_of_act_do_not_depend_on_the_batch_size(blind, plan_batch_size, fields):
     """Exactly; joints are what every rounding shows in."""
-    alone, *others = joint_sums(
-        blind,
-        [{"batch_size": size, "num_processes": None} for size in (1, 2, 5)],
-        plan_batch_size=plan_batch_size,
-    )
+    hows = [{"batch_size": size, "num_processes": None} for size in (1, 2, 5)]
+    alone, *others = joint_sums(blind, hows, fields, plan_batch_size=plan_batch_size)
     assert all(other == alone for other in others)
     assert len(set(alone)) == 5, "equal trajectories prove nothing"
 
@@ -111,14 +112,14 @@ def test_episodes_of_act_do_not_depend_on_the_batch_size(blind, plan_batch_size)
 @pytest.mark.slow
 def test_episodes_of_act_do_not_depend_on_the_number_of_processes(blind):
     hows = [{"batch_size": 5, "num_processes": count} for count in (None, 1, 2, 5)]
-    here, *others = joint_sums(blind, hows)
+    here, *others = joint_sums(blind, hows, {})
     assert all(other == here for other in others)
 
 
-def joint_sums(run, hows, **both):
+def joint_sums(run, hows, fields, **both):
     """What the joints of each episode add up to, for each way of evaluating."""
     folder = run / "checkpoints/000010/pretrained_model"
-    policy, processors = load(PreTrainedConfig.from_pretrained(folder, device="cpu"), folder)
+    policy, processors = load(PreTrainedConfig.from_pretrained(folder, device="cpu", **fields), folder)
     env = TellingConfig(obs_type="state", episode_length=12)
     results = [rollout.evaluate(policy, processors, env, n_episodes=5, **both, **how) for how in hows]
     return [[one.sum_reward for one in result.episodes] for result in results]
