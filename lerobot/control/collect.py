@@ -15,16 +15,11 @@ import numpy as np
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, DatasetError
+from lerobot.core.observation import OUTCOME_FEATURES, features_of
 from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.schema import DEFAULT_FEATURES
 
-OUTCOME_FEATURES = {
-    keys.REWARD: {"dtype": "float32", "shape": [1], "names": None},
-    keys.DONE: {"dtype": "bool", "shape": [1], "names": None},
-    keys.SUCCESS: {"dtype": "bool", "shape": [1], "names": None},
-}
-STATES = {"agent_pos": keys.STATE, "environment_state": keys.ENV_STATE}
 MAX_FAILURES = 10  # before the first success; afterwards nine more for every success
 
 
@@ -198,12 +193,3 @@ def open_dataset(
 def shapes(features: dict[str, dict[str, Any]]) -> dict[str, list[int]]:
     """Feature name -> shape."""
     return {name: list(feature["shape"]) for name, feature in features.items()}
-
-
-def features_of(observation: dict[str, Any]) -> dict[str, np.ndarray]:
-    """An environment's observation under the names of dataset features; pictures stay (H, W, C) uint8."""
-    found = {STATES[name]: value for name, value in observation.items() if name in STATES}
-    pictures = observation.get("pixels", {})
-    if not isinstance(pictures, dict):
-        return found | {keys.IMAGE: pictures}
-    return found | {f"{keys.IMAGES_PREFIX}{camera}": picture for camera, picture in pictures.items()}

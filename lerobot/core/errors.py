@@ -59,8 +59,16 @@ class LostConnectionError(LeRobotError):
     """Another process of the run does not answer: it ended before, and said why, or was stopped."""
 
 
+class ClusterError(LeRobotError):
+    """A cluster of machines that was to be used does not answer."""
+
+
 class EnvironmentSetupError(LeRobotError):
     """A simulated environment or its renderer cannot start on this machine."""
+
+
+class EnvironmentFailedError(LeRobotError):
+    """A simulated environment failed in the middle of an episode, which the message names."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -7,16 +7,16 @@ task text, an end to an episode, errors for bad actions.
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
 
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, UserError
+from lerobot.core.errors import ConfigError
 from lerobot.core.optional import require
 from lerobot.core.types import PolicyFeature
-from lerobot.envs.base import EnvConfig, policy_view, vector_feature, video_feature
+from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 POSITION_NAMES = ("motor_0", "motor_1")
@@ -27,6 +27,8 @@ NUM_KEYPOINT_VALUES = 16  # x and y of eight corners of the block
 @dataclass(kw_only=True)
 class PushTEnvConfig(EnvConfig):
     """PushT of the gym-pusht package."""
+
+    packages: ClassVar[tuple[str, ...]] = ("gym-pusht", "pymunk", "pygame")
 
     # Name of the task; there is one.
     task: str | None = "PushT-v0"
@@ -95,6 +97,7 @@ class PushTEnv(gymnasium.Wrapper):
         )
         super().__init__(inner)
         self.cfg = cfg
+        self.is_watched = True
         self.task = cfg.task
         self.task_description = TASK
         self._steps = 0
@@ -102,6 +105,8 @@ class PushTEnv(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         """Start an episode; `seed` fixes all of it."""
         self._steps = 0
+        inner: Any = self.env.unwrapped
+        inner.obs_type = self.cfg.obs_type
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
@@ -110,10 +115,14 @@ class PushTEnv(gymnasium.Wrapper):
         Raises:
             UserError: the action has another shape or holds numbers that are not finite.
         """
-        action = np.asarray(action, dtype=np.float32)
-        if action.shape != (2,) or not np.isfinite(action).all():
-            raise UserError(f"Expected a finite action (2,): x and y in 0..512; got {action.tolist()}.")
+        action = checked_action(action, POSITION_NAMES).astype(np.float32)
+        # the inner environment draws a picture for every observation but a "state"
+        inner: Any = self.env.unwrapped
+        is_drawn = self.is_watched or self.cfg.obs_type != "pixels_agent_pos"
+        inner.obs_type = self.cfg.obs_type if is_drawn else "state"
         observation, reward, is_done, is_over_time, info = self.env.step(action)
+        if not is_drawn:
+            observation = {"agent_pos": observation[:2]}
         self._steps += 1
         is_over_time = is_over_time or (self._steps >= self.cfg.episode_length and not is_done)
         return observation, float(reward), bool(is_done), is_over_time, info

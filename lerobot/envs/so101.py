@@ -8,16 +8,16 @@ the step on which the cube has rested in the bin, let go of, for `HOLD_STEPS` st
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, UserError, suggest
+from lerobot.core.errors import ConfigError, suggest
 from lerobot.core.types import PolicyFeature
-from lerobot.envs.base import EnvConfig, policy_view, vector_feature, video_feature
+from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
 from lerobot.sim import tabletop
 from lerobot.sim.expert import PickPlaceExpert
 from lerobot.sim.geometry import FEATURE_NAMES, POSITION_LOWER, POSITION_UPPER, from_radians, to_radians
@@ -38,6 +38,8 @@ OVERSHOOT = 20.0  # degrees, and parts of 100, that a joint pushed against its s
 @dataclass(kw_only=True)
 class SO101EnvConfig(EnvConfig):
     """The simulated SO-101 tabletop."""
+
+    packages: ClassVar[tuple[str, ...]] = ("mujoco",)
 
     # Name of the task; there is one.
     task: str | None = "pick_place"
@@ -107,6 +109,7 @@ class SO101TabletopEnv(gymnasium.Env):
         self.physics = Physics(timestep_s=1 / (self.cfg.fps * self._substeps))
         self.action_space = spaces.Box(POSITION_LOWER.astype(np.float32), POSITION_UPPER.astype(np.float32))
         self.observation_space = self._observation_space()
+        self.is_watched = True
         self.episode_seed = 0
         self._steps = self._held = 0
 
@@ -125,7 +128,7 @@ class SO101TabletopEnv(gymnasium.Env):
         Raises:
             UserError: the action has another shape or holds numbers that are not finite.
         """
-        action = _checked(action)
+        action = checked_action(action, FEATURE_NAMES)
         self.physics.set_targets(to_radians(action))
         self.physics.step(self._substeps)
         self._steps += 1
@@ -173,17 +176,8 @@ class SO101TabletopEnv(gymnasium.Env):
         if self.cfg.obs_type == "state":
             things = np.concatenate([self.physics.cube_pose, self.physics.bin_position])
             return {"agent_pos": joints, "environment_state": things.astype(np.float32)}
+        if not self.is_watched:
+            return {"agent_pos": joints}
         width, height = self.cfg.observation_width, self.cfg.observation_height
         pixels = {name: self.physics.render(name, width=width, height=height) for name in self.cfg.cameras}
         return {"agent_pos": joints, "pixels": pixels}
-
-
-def _checked(action: np.ndarray) -> np.ndarray:
-    action = np.asarray(action, dtype=np.float64)
-    if action.shape != (len(FEATURE_NAMES),):
-        raise UserError(
-            f"Expected an action of 6 joint targets ({', '.join(FEATURE_NAMES)}), got {action.shape}."
-        )
-    if not np.isfinite(action).all():
-        raise UserError(f"The action holds numbers that are not finite: {action.tolist()}.")
-    return action

@@ -59,10 +59,10 @@ def line_chart(
     if not drawn:
         return ""
     every = np.concatenate([points for _, _, points in drawn])
-    legend, below = _legend([(i, name) for i, name, _ in drawn], title) if len(lines) > 1 else ([], 0)
+    names, below = legend([(i, name) for i, name, _ in drawn], title) if len(lines) > 1 else ([], 0)
     x_axis = Axis.of(every[:, 0], LEFT, WIDTH - RIGHT)
     y_axis = Axis.of(np.append(every[:, 1], y_range or ()), HEIGHT - BOTTOM, TOP + below, is_log=is_log)
-    parts = [label(title, LEFT, 14, kind="title", anchor="start", fill=INK), *legend]
+    parts = [label(title, LEFT, 14, kind="title", anchor="start", fill=INK), *names]
     for value in y_axis.ticks:
         y = y_axis.place(value)
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
@@ -72,8 +72,25 @@ def line_chart(
     parts.append(label(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4))
     for i, _, points in drawn:
         parts.append(_curve(i, [(x_axis.place(x), y_axis.place(y)) for x, y in points]))
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}"'
+    return drawing(title, parts, width=WIDTH, height=HEIGHT)
+
+
+def drawing(title: str, parts: Sequence[str], *, width: float, height: float) -> str:
+    """The parts as one picture of that size, in SVG units."""
+    size = f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(title)}"'
     return f'<svg class="chart" {size}>{"".join(parts)}</svg>'
+
+
+def sheet(charts: Sequence[str]) -> str:
+    """The text of an SVG file in which the charts, each of the usual size, stand below each other."""
+    placed = "".join(
+        chart.replace('<svg class="chart"', f'<svg y="{HEIGHT * i}" width="{WIDTH}" height="{HEIGHT}"', 1)
+        for i, chart in enumerate(charts)
+    )
+    height = HEIGHT * len(charts)
+    size = f'width="{2 * WIDTH}" height="{2 * height}" viewBox="0 0 {WIDTH} {height}"'
+    background = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{background}{placed}</svg>'
 
 
 def interval_bar(rate: float, low: float, high: float) -> str:
@@ -119,7 +136,7 @@ def tick_text(value: float) -> str:
     return f"{value:g}"
 
 
-def _legend(names: Sequence[tuple[int, str]], title: str) -> tuple[list[str], int]:
+def legend(names: Sequence[tuple[int, str]], title: str) -> tuple[list[str], int]:
     """Names in the colours of their lines, beside the title or below it; and the height that takes."""
     width = sum(LETTER * len(name) + 14 for _, name in names)
     fits = LEFT + 8.2 * len(title) + 14 + width <= WIDTH - RIGHT

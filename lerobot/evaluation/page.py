@@ -70,21 +70,28 @@ def grid(bodies: Sequence[str], *, is_wide: bool = False) -> str:
     return f'<div class="grid-of{" wide" if is_wide else ""}">\n{inside}\n</div>' if inside else ""
 
 
-def video(path: Path, caption: str, *, relative_to: Path, is_embedded: bool) -> str:
-    """A video that plays on the page, inside the file or beside it."""
+def video(path: Path, caption: str, *, relative_to: Path, is_embedded: bool, is_waiting: bool = False) -> str:
+    """A video that plays on the page, inside the file or beside it; one that is waiting loads when played."""
     if is_embedded:
         source = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
     else:
         source = html.escape(Path(os.path.relpath(path, relative_to)).as_posix())
+    preload = "none" if is_waiting else "metadata"
     return (
-        f'<figure><video controls muted loop playsinline preload="metadata" src="{source}"></video>'
+        f'<figure><video controls muted loop playsinline preload="{preload}" src="{source}"></video>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
 def folded(title: str, text: str) -> str:
     """A long text behind a click."""
-    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+    return fold(title, f"<pre>{html.escape(text)}</pre>")
+
+
+def fold(title: str, *bodies: str) -> str:
+    """A part of the page behind a click, or nothing when there is nothing in it."""
+    inside = "\n".join(body for body in bodies if body)
+    return f"<details><summary>{html.escape(title)}</summary>\n{inside}</details>" if inside else ""
 
 
 STYLE = """\
@@ -131,7 +138,7 @@ th:first-child, td:first-child { text-align: left; }
 th { color: var(--soft); font-weight: 500; }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
-details { margin-top: 32px; }
+details { margin-top: 16px; }
 summary { cursor: pointer; }
 pre { background: var(--card); padding: 14px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 svg.chart { width: 100%; height: auto; }

@@ -9,7 +9,7 @@ Shapes: B frames, T actions of a chunk, A action size, E episodes, L frames of a
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,13 @@ from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.delta import resolve_delta_timestamps
 from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.source import DatasetConfig
+from lerobot.evaluation.actor import half_precision
 from lerobot.evaluation.fit import check_fit, new_names
 from lerobot.evaluation.progress import EpisodeProgress
-from lerobot.evaluation.result import Curve, ReplayResult
+from lerobot.evaluation.replay_result import Curve, ReplayResult
+from lerobot.evaluation.rollout import undisturbed_randomness
 from lerobot.policies.config import PreTrainedConfig
+from lerobot.policies.memory import draws_of
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.processor.rename import rename
@@ -41,6 +44,7 @@ def replay(
     *,
     n_episodes: int,
     batch_size: int,
+    seed: int | None = 1000,
     rename_map: Mapping[str, str] | None = None,
     task: str | None = None,
     max_curves: int = 3,
@@ -50,6 +54,8 @@ def replay(
 
     Args:
         batch_size: frames predicted at once; it does not change the result.
+        seed: of the random numbers of a policy that draws some, each frame having its own; None leaves them
+            to chance.
         rename_map: dataset's feature name -> policy's.
         task: task text for the policy instead of the dataset's.
         max_curves: so many first episodes are kept frame by frame.
@@ -61,13 +67,15 @@ def replay(
     started_s = time.perf_counter()
     dataset, names = opened(policy.config, processors, cfg, n_episodes, rename_map or {})
     episodes = list(range(dataset.num_episodes)) if dataset.episodes is None else list(dataset.episodes)
-    with progress or EpisodeProgress(len(dataset), title="replaying", unit="frames") as shown:
+    shown_by = progress or EpisodeProgress(len(dataset), title="replaying", unit="frames")
+    with undisturbed_randomness(), shown_by as shown:
         tally = Tally(episodes, list(episodes[:max_curves]))
         for start in range(0, len(dataset), batch_size):
             batch = dataset.batch(range(start, min(start + batch_size, len(dataset))))
             if task is not None:
                 batch[keys.TASK] = [task] * len(batch[keys.TASK])
-            planned = plan(policy, processors, rename(batch, names))  # (B, T, A)
+            seeds = [None if seed is None else seed_of(seed, int(frame)) for frame in batch[keys.INDEX]]
+            planned = plan(policy, processors, rename(batch, names), seeds=seeds)  # (B, T, A)
             tally.add(planned, batch[keys.ACTION], batch[IS_PAD], batch[keys.EPISODE_INDEX])
             shown.update(min(start + batch_size, len(dataset)))
     squared, absolute, counts = tally.sums()
@@ -81,6 +89,11 @@ def replay(
         counts=counts,
         curves=list(tally.curves()),
         eval_s=time.perf_counter() - started_s,
+        facts={
+            "dataset_revision": dataset.revision,
+            "dataset_episodes": dataset.meta.total_episodes,
+            "dataset_frames": dataset.meta.total_frames,
+        },
     )
 
 
@@ -123,12 +136,27 @@ def opened(
 
 
 @torch.no_grad()
-def plan(policy: PreTrainedPolicy, processors: Pair, batch: Mapping[str, Any]) -> Tensor:
-    """The actions (B, T, A) that the policy plans at each frame of a batch, in the dataset's units."""
+def plan(
+    policy: PreTrainedPolicy, processors: Pair, batch: Mapping[str, Any], *, seeds: Sequence[int | None]
+) -> Tensor:
+    """The actions (B, T, A) that the policy plans at each frame of a batch, in the dataset's units.
+
+    Args:
+        batch: observations (B, ...), or (B, O, ...) for a policy that looks back.
+        seeds: of the random numbers of each frame, whichever batch it comes in.
+    """
     before, after = processors
     policy.reset()
     observed = {name: value for name, value in batch.items() if name not in (keys.ACTION, IS_PAD)}
-    return after(policy.predict_action_chunk(before(observed))).float().cpu()
+    draws = draws_of([policy.new_memory(seed=seed) for seed in seeds])
+    with half_precision(policy):
+        chunk = policy.predict_action_chunk(before(observed), draws=draws)
+    return after(chunk).float().cpu()
+
+
+def seed_of(seed: int, frame: int) -> int:
+    """A seed for one frame of the dataset; both numbers mixed, since torch's generator reads 32 bits."""
+    return int(np.random.SeedSequence((seed, frame)).generate_state(1)[0])
 
 
 class Tally:

@@ -73,10 +73,7 @@ class Acting(nn.Module):
                 round alike, so an episode's plan does not depend on how many others need one.
             how: passed on to `plan`.
         """
-        if self.looks_back:
-            names = [name for name in self.config.input_features if name in batch]
-            for i, memory in enumerate(memories):
-                memory.see({name: batch[name][i] for name in names})
+        self.look(batch, memories)
         hungry = [i for i, memory in enumerate(memories) if not memory.actions]
         size = at_once or len(hungry)
         for start in range(0, len(hungry), size or 1):
@@ -89,6 +86,12 @@ class Acting(nn.Module):
             for memory, plan in zip(of_chosen, self.decide(part, asked, **how), strict=False):
                 memory.put(plan[: self.config.n_action_steps])  # type: ignore[attr-defined]
         return torch.stack([memory.actions.popleft() for memory in memories])
+
+    def look(self, batch: dict[str, Tensor], memories: Sequence[Memory]) -> None:
+        """Show each episode an observation without acting; policies that `looks_back` keep it."""
+        names = [name for name in self.config.input_features if name in batch] if self.looks_back else []
+        for i, memory in enumerate(memories if names else ()):
+            memory.see({name: batch[name][i] for name in names})
 
     def _histories(self, batch: dict[str, Tensor], memories: Sequence[Memory]) -> dict[str, Tensor]:
         """What `plan` reads: the observations (B, O, ...) of these episodes."""
@@ -137,8 +140,7 @@ class Acting(nn.Module):
     def _chunk(self, batch: dict[str, Tensor], **how: Any) -> Tensor:
         if self.looks_back and not self._has_past(batch):
             memories = [self.new_memory() for _ in range(batch_size(batch))]
-            for i, memory in enumerate(memories):
-                memory.see({name: batch[name][i] for name in self.config.input_features if name in batch})
+            self.look(batch, memories)
             batch = self._histories(batch, memories)
         return self.plan(batch, **how)
 

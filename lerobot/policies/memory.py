@@ -45,6 +45,12 @@ class Memory:
         """Plan these (T, A), instead of what was left."""
         self.actions = deque(actions.unbind(0))
 
+    def drain(self) -> list[Tensor]:
+        """All actions (A,) that are still planned, which will not be asked for one by one."""
+        planned = list(self.actions)
+        self.actions.clear()
+        return planned
+
     def stand_in(self) -> "Memory":
         """Another memory with the same past, whose use leaves this one as it is."""
         twin = Memory(self.seen.maxlen or 1, seed=None if self.generator is None else 0)

@@ -61,9 +61,9 @@ def make_pre_post_processors(
         stats = read_stats(folder, policy_cfg) if dataset_stats is None else dataset_stats
         if stats is None:
             raise CheckpointError(
-                f"{folder} holds neither {preprocessor_config_filename} nor statistics among its weights. "
-                "Give "
-                "dataset_stats, or the folder of a complete checkpoint."
+                f"{folder} holds neither {preprocessor_config_filename} nor statistics among its weights, so "
+                "nothing can be scaled as it was in training. Give the folder of a complete checkpoint with "
+                "--policy.path=FOLDER, or in Python dataset_stats=dataset.meta.stats."
             )
         pair = new_pair(policy_cfg, stats=stats, dataset_meta=dataset_meta)
         return overridden(pair[0], before), overridden(pair[1], after)

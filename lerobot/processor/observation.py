@@ -9,10 +9,8 @@ from torch import Tensor
 
 from lerobot.core import keys
 from lerobot.core.errors import FeatureMismatchError
+from lerobot.core.observation import PIXELS, STATES
 from lerobot.processor.step import ObservationProcessorStep, ProcessorStepRegistry
-
-PIXELS = "pixels"
-NAMES = {"agent_pos": keys.STATE, "environment_state": keys.ENV_STATE}
 
 
 @ProcessorStepRegistry.register("observation_processor")
@@ -38,8 +36,8 @@ class VanillaObservationProcessorStep(ObservationProcessorStep):
                 }
             elif name == PIXELS:
                 found[keys.IMAGE] = to_image(value, PIXELS)
-            elif name in NAMES:
-                found[NAMES[name]] = to_state(value)
+            elif name in STATES:
+                found[STATES[name]] = to_state(value)
             else:
                 found[name] = value
         return found

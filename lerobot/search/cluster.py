@@ -9,13 +9,11 @@ this machine would have used; checkpoints therefore stay there unless the folder
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lerobot.core.errors import TrainingError
-from lerobot.core.optional import require
+from lerobot.core.cluster import ray_cluster
 from lerobot.search.config import TuneConfig
 from lerobot.search.trial import Ending, Job, News, TrialProcess
 from lerobot.training.config import TrainConfig
@@ -29,25 +27,10 @@ def ray_executor(cfg: TuneConfig, train: TrainConfig) -> Iterator["RayExecutor"]
 
     Raises:
         MissingExtraError: Ray is not installed.
-        TrainingError: there is no such cluster.
+        ClusterError: there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a search phones nobody
-    ray = require("ray", extra="ray")
-    try:
-        ray.init(
-            address=cfg.ray_address,
-            include_dashboard=None if cfg.ray_address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"--ray_address={cfg.ray_address}: no Ray cluster answers ({error}). Start one: ray start --head"
-        ) from error
-    try:
+    with ray_cluster(cfg.ray_address) as ray:
         yield RayExecutor(ray, cfg, train)
-    finally:
-        ray.shutdown()
 
 
 class RayExecutor:

@@ -43,11 +43,16 @@ def check_processes(cfg: "TrainConfig") -> None:
 
 
 def check_keeping(cfg: "TrainConfig") -> None:
-    """Check which checkpoints are kept.
+    """Check which checkpoints are kept, and that evaluations on the way are not asked to keep their episodes.
 
     Raises:
         ConfigError: the message says what to type.
     """
+    if cfg.eval.recording:
+        raise ConfigError(
+            "--eval.recording=true records the episodes of lerobot-eval; evaluations during training leave "
+            "none. Leave it out, and evaluate a checkpoint with it afterwards."
+        )
     if cfg.keep_last is not None and cfg.keep_last < 1:
         raise ConfigError(f"--keep_last={cfg.keep_last}: expected at least 1; leave it out to keep all.")
     metric = cfg.keep_best

@@ -9,6 +9,7 @@ import torch
 from lerobot.core.errors import ConfigError, DatasetError, FeatureMismatchError
 from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.datasets.source import DatasetConfig
+from lerobot.evaluation.interval import mean_interval
 from lerobot.evaluation.replay import joint_names, replay
 from lerobot.policies.policy import PreTrainedPolicy
 from tests.fakes import dataset as made
@@ -34,7 +35,7 @@ class Planner(PreTrainedPolicy):
         self.scale = torch.nn.Parameter(torch.tensor(SCALE[:steps]))
         self.camera, self.tasks = camera, []
 
-    def plan(self, batch):
+    def plan(self, batch, *, draws=None):
         assert ACTION not in batch or batch[ACTION] is None, "the answer must not be shown"
         assert batch[self.camera].is_floating_point() and batch[self.camera].max() <= 1
         self.tasks += batch["task"]
@@ -96,6 +97,88 @@ def test_means_equal_a_plain_computation(folder, batch_size, steps):
     ]
     for row, episode in zip(tree["per_episode"], each, strict=True):
         assert row["action_mse"] == mse(episode.values()) and row["action_mae"] == mae(episode.values())
+
+
+def test_intervals_are_over_episodes(folder):
+    tree = run(folder).to_tree()
+    sums = [np.sum(np.square(list(errors(episode).values()))) for episode in range(3)]
+    counts = [len(errors(episode)) for episode in range(3)]
+    low, high = mean_interval(sums, counts)
+    assert low < 0, "else nothing shows that an error is not taken for negative"
+    assert tree["overall"]["action_mse_interval"] == pytest.approx([0.0, high], rel=1e-4)
+    per_joint = tree["per_joint"]["b.pos"]["action_mae_interval"]
+    of_joint = [[abs(e) for (_, _, j), e in errors(episode).items() if j == 1] for episode in range(3)]
+    low, high = mean_interval([sum(part) for part in of_joint], [len(part) for part in of_joint])
+    assert per_joint == pytest.approx([max(0.0, low), high], rel=1e-4)
+    last = tree["per_step"][3]  # episode 1 is too short for it
+    of_step = [[abs(e) for (_, t, _), e in errors(episode).items() if t == 3] for episode in (0, 2)]
+    low, high = mean_interval([sum(part) for part in of_step], [len(part) for part in of_step])
+    assert last["action_mae_interval"] == pytest.approx([max(0.0, low), high], rel=1e-4)
+    assert run(folder, n_episodes=1).overall["action_mse_interval"] is None
+
+
+class Remembering(Planner):
+    """Looks at the last two states, and draws: plans the older one plus noise."""
+
+    looks_back = True
+
+    def __init__(self):
+        super().__init__()
+        self.config = dataclasses.replace(self.config, n_obs_steps=2)
+        self.seen = []
+
+    def plan(self, batch, *, draws=None):
+        states = batch[STATE]  # (B, O, J)
+        assert states.shape[1:] == (2, 3) and batch[CAMERA].shape[1:] == (2, 3, made.HEIGHT, made.WIDTH)
+        self.seen += states.tolist()
+        plans = states[:, :1] * self.scale  # (B, T, A)
+        return plans + draws.normal(*plans.shape, like=plans)
+
+
+class RememberingConfig(WalkerConfig):
+    type = "walker"
+
+    @property
+    def observation_delta_indices(self):
+        return [-1, 0]
+
+    @property
+    def action_delta_indices(self):
+        return [-1, 0, 1, 2]  # what came before is learned from, and not compared
+
+
+def remembering():
+    policy = Remembering()
+    policy.config = RememberingConfig(**{**vars(policy.config), "n_obs_steps": 2})
+    return policy
+
+
+def test_a_policy_that_looks_back_sees_the_frames_before(folder):
+    policy = remembering()
+    run(folder, policy, batch_size=4)
+    states = [made.frame(made.NUMBERS, 1, k)[STATE] for k in range(3)]
+    first = LENGTHS[0]
+    np.testing.assert_allclose(policy.seen[first], [states[0], states[0]], rtol=1e-6)
+    np.testing.assert_allclose(policy.seen[first + 2], [states[1], states[2]], rtol=1e-6)
+
+
+def test_draws_are_those_of_the_frame_whatever_the_batch(folder):
+    found = {size: run(folder, remembering(), batch_size=size).squared for size in (1, 4, 100)}
+    assert found[1].shape == (3, 3, 3), "three of the four steps lie ahead"
+    np.testing.assert_allclose(found[1], found[4], rtol=1e-5)
+    np.testing.assert_allclose(found[1], found[100], rtol=1e-5)
+    alone = run(folder, remembering(), episodes=[2])
+    np.testing.assert_allclose(alone.squared[0], found[4][2], rtol=1e-5)
+    assert not np.allclose(run(folder, remembering(), seed=1).squared, found[4])
+    assert not np.allclose(run(folder, remembering(), seed=None).squared, found[4])
+
+
+def test_the_callers_random_numbers_stay(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(folder, remembering())
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_steps_that_no_episode_reaches_are_left_out(folder):

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lerobot.evaluation import report
+from lerobot.evaluation import rollout_page
 from lerobot.evaluation.charts import MAX_POINTS, Line, interval_bar, line_chart
 from lerobot.evaluation.curves import read_rows
-from lerobot.evaluation.interval import wilson_interval
+from lerobot.evaluation.interval import mean_interval, wilson_interval
+from lerobot.evaluation.replay_result import Curve, ReplayResult
 from lerobot.evaluation.report import write_report
-from lerobot.evaluation.result import Curve, EpisodeResult, EvalResult, ReplayResult
+from lerobot.evaluation.result import EpisodeResult, EvalResult
 from lerobot.evaluation.video import EpisodeVideo
 
 VOID = {"meta", "br", "img", "input", "link"}
@@ -90,9 +91,14 @@ def test_eval_info_has_the_keys_of_old_and_new_releases(tmp_path):
     info = json.loads((tmp_path / "eval_info.json").read_text())
     overall = {
         "avg_sum_reward": 0.5,
+        "avg_sum_reward_interval": list(mean_interval([0.0, 0.5, 1.0])),
         "avg_max_reward": 0.5,
+        "avg_max_reward_interval": None,  # all alike
+        "avg_steps": 11.0,
+        "avg_steps_interval": list(mean_interval([10, 11, 12])),
         "pc_success": pytest.approx(200 / 3),
         "n_episodes": 3,
+        "n_successes": 2,
         "success_rate": pytest.approx(2 / 3),
         "success_rate_interval": list(wilson_interval(2, 3)),
         "video_paths": [str(video)],
@@ -107,12 +113,18 @@ def test_eval_info_has_the_keys_of_old_and_new_releases(tmp_path):
         "video_paths": [str(video)],
         "predicted_video_paths": [],
     }
-    assert info["per_task"] == [
-        {"task_group": "so101", "task_id": 0, "task": "put <it> in", "metrics": metrics}
-    ]
+    (task,) = info["per_task"]
+    means = {name: value for name, value in overall.items() if not name.endswith("_paths")}
+    assert task == means | {
+        "task_group": "so101", "task_id": 0, "task": "put <it> in", "metrics": metrics
+    }  # fmt: skip
     old = {"episode_ix": 2, "sum_reward": 1.0, "max_reward": 0.5, "success": True, "seed": 1002, "steps": 12}
-    assert info["per_episode"][2] == old
-    assert info["checkpoint"] == "run/x" and {"lerobot", "torch", "python"} <= info["versions"].keys()
+    own = {"task_group": "so101", "task_id": 0, "video_path": None}
+    assert info["per_episode"][2] == old | own
+    assert info["per_episode"][0]["video_path"] == str(video)
+    assert (
+        info["checkpoint"] == "run/x" and {"lerobot", "torch", "python", "numpy"} <= info["versions"].keys()
+    )
 
 
 def test_the_page_stands_alone(tmp_path):
@@ -145,7 +157,7 @@ def test_the_page_stands_alone(tmp_path):
 
 
 def test_many_videos_are_played_from_their_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "EMBEDDED_MB", 0.0001)
+    monkeypatch.setattr(rollout_page, "EMBEDDED_BYTES", 100)
     write_report(tmp_path, evaluation=simulated(tmp_path / "videos/eval_episode_0.mp4"))
     assert Page(tmp_path / "report.html").sources == ["videos/eval_episode_0.mp4"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from lerobot.core.errors import FeatureMismatchError
+from lerobot.core.errors import EnvironmentFailedError, FeatureMismatchError
 from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EpisodeResult
@@ -22,7 +22,10 @@ def run(policy=None, env=None, processors=None, **how):
     policy = policy or Walker()
     env = env or WalkConfig()
     return evaluate(
-        policy, processors or pipelines(policy.config), env, **{"n_episodes": 5, "batch_size": 2, **how}
+        policy,
+        processors or pipelines(policy.config),
+        env,
+        **{"n_episodes": 5, "batch_size": 2, "num_processes": None, **how},
     )
 
 
@@ -55,10 +58,12 @@ def test_an_episode_does_not_depend_on_its_batch(batch_size):
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 8])
-def test_processes_share_the_batches(num_ranks):
+def test_ranks_share_the_episodes(num_ranks):
+    """Neighbours, in order, as evenly as can be; some have none."""
     parts = [run(rank=rank, num_ranks=num_ranks).episodes for rank in range(num_ranks)]
-    assert [e.index for e in parts[0]][:2] == [0, 1] and [e.index for e in parts[1]] == [2, 3]
-    assert sorted((e for part in parts for e in part), key=lambda e: e.index) == run().episodes
+    assert [e for part in parts for e in part] == run().episodes
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_every_seed_runs_exactly_once_and_environments_are_closed():
@@ -125,11 +130,13 @@ def test_the_policy_is_told_the_task():
 
 def test_a_failure_of_an_environment_fails_the_evaluation(tmp_path):
     env = WalkConfig(fails_at=(1003, 2))
-    with pytest.raises(RuntimeError, match="a leg broke") as caught:
+    with pytest.raises(EnvironmentFailedError) as caught:
         run(env=env, max_videos=5, video_folder=tmp_path)
-    assert caught.value.__notes__ == ["It was episode 3 (seed 1003) after 2 steps."]
+    where = "The walk environment failed in episode 3 (task walk 0, seed 1003) after 2 steps"
+    assert str(caught.value) == f"{where}: RuntimeError: a leg broke"
+    assert isinstance(caught.value.__cause__, RuntimeError)
     assert env.log[-1] == (None, "close")
-    assert {p.name for p in tmp_path.rglob("*")} == {"walk_0", "eval_episode_0.mp4", "eval_episode_1.mp4"}
+    assert {p.name for p in tmp_path.rglob("*.*")} <= {f"eval_episode_{i}.mp4" for i in (0, 1, 2, 4)}
 
 
 # ------------------------------------------------------------------------------------------------- what fits
@@ -154,9 +161,7 @@ def test_a_policy_that_breaks_its_word_on_actions():
         def plan(self, batch, *, draws=None):
             return super().plan(batch, draws=draws).expand(-1, -1, 2)
 
-    with pytest.raises(
-        FeatureMismatchError, match=r"returned actions \[2, 2\]; the environment takes \[2, 1\]"
-    ):
+    with pytest.raises(FeatureMismatchError, match=r"returned actions \[2\]; the environment takes \[1\]"):
         run(Wide())
 
 
@@ -219,7 +224,7 @@ def test_the_first_episodes_leave_videos_that_browsers_play(tmp_path):
             frames = list(container.decode(stream))
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
             assert stream.average_rate == 5
-            assert (frames[0].width, frames[0].height) == (54, 36)
+            assert (frames[0].width, frames[0].height) == (424, 324)  # 8 times as large, below two lines
         assert len(frames) == episode.steps + 1
     assert [dataclasses.replace(e, video=None) for e in result.episodes] == run().episodes
 
@@ -254,4 +259,5 @@ def test_automatic_batch_size(monkeypatch):
     for cores, size in ((None, 1), (1, 1), (2, 1), (16, 11), (256, 64)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert automatic_batch_size() == size
+    monkeypatch.undo()
     assert isinstance(run(batch_size=0).episodes[0], EpisodeResult)

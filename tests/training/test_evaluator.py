@@ -179,7 +179,7 @@ def test_a_failure_saves_the_run_and_ends_it(stroll_flags, tmp_path, dies):
     if dies:
         assert "its process ended by SIGKILL without a word" in said
     else:
-        assert "RuntimeError: a leg broke It was episode 1 (seed 1001) after 3 steps" in said
+        assert "failed in episode 1 (task stroll 0, seed 1001) after 3 steps: RuntimeError: a leg bro" in said
         assert "Traceback" in (tmp_path / "run/eval/failed_step_000001.txt").read_text()
     assert (tmp_path / "run/checkpoints/last/pretrained_model/model.safetensors").is_file()
     # Mended, the run goes on and makes up for it.

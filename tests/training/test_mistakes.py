@@ -135,6 +135,7 @@ def test_episodes_that_are_not_there(refused, words):
         ("--batch_size=abc", "--batch_size=abc: expected a whole number, got 'abc'."),
         ("--batch_size=2.5", "expected a whole number, got '2.5'."),
         ("--batch_size=0", "--batch_size=0: expected at least 1."),
+        ("--eval.recording=true", "evaluations during training leave none"),
         ("--policy.use_vae=maybe", "expected true or false, got 'maybe'."),
         ("--policy.n_heads=3", "dim_model=16 must be a multiple of n_heads=3"),
         ("--log_level=LOUD", "--log_level=LOUD: expected one of DEBUG, INFO, WARNING, ERROR."),

@@ -1,4 +1,4 @@
-"""The process that rolls a policy out in simulation while the training goes on: `python -m ... FOLDER`.
+"""The process that rolls a policy out in simulation while the training goes on.
 
     FOLDER/pretrained_model/ + job.json -> policy, pipelines, environment -> evaluate -> result.json
 
@@ -8,7 +8,6 @@ and the training script is not run again. It steps back for the training: low pr
 
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -38,6 +37,8 @@ class Arguments:
 
     n_episodes: int
     batch_size: int
+    num_processes: int | None
+    plan_batch_size: int
     seed: int | None
     max_videos: int
     video_folder: Path
@@ -100,7 +101,3 @@ def end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_EVERY_S)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

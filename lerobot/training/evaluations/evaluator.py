@@ -182,11 +182,11 @@ class Evaluator:
         apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         with (one.folder / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "lerobot.training.evaluations.evaluation_process", str(one.folder)],
+                [sys.executable, "-m", "lerobot.training.evaluations", str(one.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(places)},
                 creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # Windows has no nice
                 **apart,
             )
@@ -224,6 +224,8 @@ def arguments(cfg: TrainConfig, output_dir: Path, step: int) -> Arguments:
     return Arguments(
         n_episodes=cfg.eval.n_episodes,
         batch_size=cfg.eval.batch_size,
+        num_processes=cfg.eval.num_processes if cfg.eval.use_async_envs else None,
+        plan_batch_size=cfg.eval.plan_batch_size,
         seed=cfg.seed,
         max_videos=min(MAX_FILMED, cfg.eval.max_videos),
         video_folder=output_dir / "eval" / f"videos_step_{step_name(step, cfg.steps)}",

@@ -207,7 +207,8 @@ def last_evaluations(run: Run, *, stop: threading.Event) -> Iterator[Row]:
 def evaluate_here(run: Run) -> EvalResult:
     """What the policy does in `cfg.env`; every process enters, runs its share of episodes, and gets all."""
     assert run.cfg.env is not None
-    world, how_many = run.world, math.ceil(run.cfg.eval.n_episodes / run.world.size)
+    world = run.world
+    how_many = math.ceil(run.cfg.eval.n_episodes * len(run.cfg.env.tasks) / world.size)
     with run.untimed("evaluation"):
         part = evaluate(
             acting_policy(run),
@@ -219,7 +220,7 @@ def evaluate_here(run: Run) -> EvalResult:
             num_ranks=world.size,
         )
         parts = world.gather(part)
-    episodes = sorted((one for part in parts for one in part.episodes), key=lambda one: one.index)
+    episodes = [one for part in parts for one in part.episodes]  # each process had the next ones in order
     return replace(parts[0], episodes=episodes, eval_s=max(part.eval_s for part in parts))
 
 
