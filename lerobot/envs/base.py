@@ -6,7 +6,8 @@ An environment is a `gymnasium.Env` that follows these habits:
                   is one array where the only image is called observation.image; "environment_state" (K,)
                   where it is asked for
     action        (A,) in the same units; wrong shapes and numbers that are not finite are errors
-    info          "is_success": whether the task is done now
+    info          "is_success": whether the task is done now; "is_clipped", where a limit can be exceeded:
+                  whether the last action did and was held at it
     and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, and a reset(seed=...)
                   that fixes the whole episode; where a task has a list of initial states,
                   options={"episode_index": i} chooses one, i modulo their number
@@ -19,15 +20,24 @@ from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError
+from lerobot.core.errors import ConfigError, UserError
 from lerobot.core.registry import Choice
 from lerobot.core.types import FeatureType, PolicyFeature
 
 if TYPE_CHECKING:
     import gymnasium
+    from gymnasium import spaces
 
 CHANNELS = 3
+OBSERVED = {keys.STATE: "agent_pos", keys.ENV_STATE: "environment_state"}
+SLOW_DRAWING = (
+    "Pictures are drawn in software as the environment's package draws them: a few per second. "
+    "--env.fast_rendering=true leaves out shadows, reflections and smooth edges, 8 to 50 times as fast; "
+    "a policy must be trained on the pictures that it is to see."
+)
 
 
 @dataclass(frozen=True)
@@ -106,3 +116,37 @@ def video_feature(*, height: int, width: int) -> dict[str, Any]:
 def vector_feature(names: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """One row of the feature table: a named float32 vector."""
     return {"dtype": "float32", "shape": [len(names)], "names": list(names)}
+
+
+def observation_space(dataset_features: dict[str, dict[str, Any]]) -> "spaces.Dict":
+    """The Gymnasium space of observations with these features; numbers are float32 without limits."""
+    from gymnasium import spaces
+
+    found: dict[str, spaces.Space] = {}
+    pixels: dict[str, spaces.Space] = {}
+    for name, feature in dataset_features.items():
+        shape = tuple(feature["shape"])
+        if name == keys.IMAGE:
+            found["pixels"] = spaces.Box(0, 255, shape, np.uint8)
+        elif feature["dtype"] == "video":
+            pixels[name.removeprefix(keys.IMAGES_PREFIX)] = spaces.Box(0, 255, shape, np.uint8)
+        elif name in OBSERVED:
+            found[OBSERVED[name]] = spaces.Box(-np.inf, np.inf, shape, np.float32)
+    return spaces.Dict(found | ({"pixels": spaces.Dict(pixels)} if pixels else {}))
+
+
+def checked_action(action: np.ndarray, names: list[str] | tuple[str, ...]) -> np.ndarray:
+    """The action (A,) as float64.
+
+    Args:
+        names: of its A numbers.
+
+    Raises:
+        UserError: it has another shape or holds numbers that are not finite.
+    """
+    action = np.asarray(action, dtype=np.float64)
+    if action.shape != (len(names),) or not np.isfinite(action).all():
+        raise UserError(
+            f"Expected a finite action of {len(names)} numbers ({', '.join(names)}), got {action.tolist()}."
+        )
+    return action

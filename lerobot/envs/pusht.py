@@ -13,10 +13,10 @@ import gymnasium
 import numpy as np
 
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, UserError
+from lerobot.core.errors import ConfigError
 from lerobot.core.optional import require
 from lerobot.core.types import PolicyFeature
-from lerobot.envs.base import EnvConfig, policy_view, vector_feature, video_feature
+from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 POSITION_NAMES = ("motor_0", "motor_1")
@@ -110,9 +110,7 @@ class PushTEnv(gymnasium.Wrapper):
         Raises:
             UserError: the action has another shape or holds numbers that are not finite.
         """
-        action = np.asarray(action, dtype=np.float32)
-        if action.shape != (2,) or not np.isfinite(action).all():
-            raise UserError(f"Expected a finite action (2,): x and y in 0..512; got {action.tolist()}.")
+        action = checked_action(action, POSITION_NAMES).astype(np.float32)
         observation, reward, is_done, is_over_time, info = self.env.step(action)
         self._steps += 1
         is_over_time = is_over_time or (self._steps >= self.cfg.episode_length and not is_done)

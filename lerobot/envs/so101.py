@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium import spaces
 
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, UserError, suggest
+from lerobot.core.errors import ConfigError, suggest
 from lerobot.core.types import PolicyFeature
-from lerobot.envs.base import EnvConfig, policy_view, vector_feature, video_feature
+from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
 from lerobot.sim import tabletop
 from lerobot.sim.expert import PickPlaceExpert
 from lerobot.sim.geometry import FEATURE_NAMES, POSITION_LOWER, POSITION_UPPER, from_radians, to_radians
@@ -125,7 +125,7 @@ class SO101TabletopEnv(gymnasium.Env):
         Raises:
             UserError: the action has another shape or holds numbers that are not finite.
         """
-        action = _checked(action)
+        action = checked_action(action, FEATURE_NAMES)
         self.physics.set_targets(to_radians(action))
         self.physics.step(self._substeps)
         self._steps += 1
@@ -176,14 +176,3 @@ class SO101TabletopEnv(gymnasium.Env):
         width, height = self.cfg.observation_width, self.cfg.observation_height
         pixels = {name: self.physics.render(name, width=width, height=height) for name in self.cfg.cameras}
         return {"agent_pos": joints, "pixels": pixels}
-
-
-def _checked(action: np.ndarray) -> np.ndarray:
-    action = np.asarray(action, dtype=np.float64)
-    if action.shape != (len(FEATURE_NAMES),):
-        raise UserError(
-            f"Expected an action of 6 joint targets ({', '.join(FEATURE_NAMES)}), got {action.shape}."
-        )
-    if not np.isfinite(action).all():
-        raise UserError(f"The action holds numbers that are not finite: {action.tolist()}.")
-    return action

@@ -8,21 +8,15 @@ The Gymnasium environments and the simulated servo bus both stand on this class.
 Shapes: J = 6 joints, the gripper last.
 """
 
-import atexit
-import functools
-import os
-import weakref
-from typing import Any
-
 import numpy as np
 
 from lerobot.core.errors import ConfigError, LeRobotError, UserError, suggest
 from lerobot.sim import gl
+from lerobot.sim.drawing import Drawing
 from lerobot.sim.geometry import JOINTS, LOWER, MOTOR_NAMES, UPPER
 from lerobot.sim.scene import BIN_HALF, CAMERAS, CUBE_HALF, MAX_IMAGE_SIZE, scene_xml
 
 NUM_JOINTS = len(JOINTS)
-_DRAWING: "weakref.WeakSet[Physics]" = weakref.WeakSet()
 
 
 class Physics:
@@ -48,8 +42,7 @@ class Physics:
         self._cube_geom = self._model.geom("cube").id
         self._arm_geoms = self._model.geom_contype == 1
         self._has_torque = np.ones(NUM_JOINTS, dtype=bool)
-        self._renderers: dict[tuple[int, int, bool, int], Any] = {}
-        weakref.finalize(self, _close_all, self._renderers)
+        self._drawing = Drawing(self._model)
         self.reset()
 
     # -------------------------------------------------------------------------------------------------- state
@@ -201,53 +194,15 @@ class Physics:
         """
         if camera not in CAMERAS:
             raise UserError(f"No camera {camera!r}. Known: {', '.join(CAMERAS)}.{suggest(camera, CAMERAS)}")
-        kind = (
-            width,
-            height,
-            has_shadows,
-            os.getpid(),
-        )  # a forked process must not draw with its parent's context
-        if kind not in self._renderers:
-            self._renderers[kind] = self._make_renderer(width, height, has_shadows)
-        renderer = self._renderers[kind]
-        renderer.update_scene(self._data, camera)
-        return renderer.render()
-
-    def close(self) -> None:
-        """Free the drawing contexts; called at exit if nobody did before."""
-        _close_all(self._renderers)
-
-    def _make_renderer(self, width: int, height: int, has_shadows: bool) -> Any:
         if not (0 < width <= MAX_IMAGE_SIZE[0] and 0 < height <= MAX_IMAGE_SIZE[1]):
             raise UserError(
                 f"A picture of {width}x{height} was asked for; each side must be 1 to {MAX_IMAGE_SIZE[0]}."
             )
-        gl.require_renderer()
-        quality = self._model.vis.quality  # read when the context is made
-        quality.offsamples = 4 if has_shadows else 0
-        quality.numslices, quality.numstacks, quality.numquads = (32, 16, 4) if has_shadows else (16, 8, 1)
-        renderer = self._mujoco.Renderer(self._model, height, width)
-        _close_at_exit()
-        _DRAWING.add(self)
-        renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = has_shadows
-        renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        return renderer
+        return self._drawing.picture(self._data, camera, width=width, height=height, is_fast=not has_shadows)
 
-
-@functools.cache
-def _close_at_exit() -> None:
-    """Let contexts go before MuJoCo shuts EGL down at exit: what is registered later runs earlier."""
-    atexit.register(_close_drawing)
-
-
-def _close_drawing() -> None:
-    for physics in list(_DRAWING):
-        physics.close()
-
-
-def _close_all(renderers: dict) -> None:
-    while renderers:
-        renderers.popitem()[1].close()
+    def close(self) -> None:
+        """Free the drawing contexts; called at exit if nobody did before."""
+        self._drawing.close()
 
 
 def _checked(angles: np.ndarray) -> np.ndarray:

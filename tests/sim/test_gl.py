@@ -9,12 +9,13 @@ import pytest
 from lerobot.core.errors import EnvironmentSetupError
 from lerobot.sim import gl
 
+DRAWING_VARIABLES = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
 needs_renderer = pytest.mark.skipif(not gl.has_renderer(), reason="nothing here can draw")
 
 
 @pytest.fixture
 def headless(monkeypatch):
-    for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
+    for name in DRAWING_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
 
@@ -27,8 +28,29 @@ def run(script: str, **variables: str) -> subprocess.CompletedProcess:
 
 
 def test_a_choice_of_the_user_is_kept(headless, monkeypatch):
+    monkeypatch.setattr(gl, "BACKENDS", {"egl": ("c", "printf"), "osmesa": ("c", "printf")})
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    assert gl.choose_backend() == "osmesa"
+    assert gl.choose_backend() == "osmesa" == os.environ["PYOPENGL_PLATFORM"]
+
+
+def test_the_platform_of_pyopengl_is_followed(headless, monkeypatch):
+    monkeypatch.setattr(gl, "BACKENDS", {"egl": ("c", "printf"), "osmesa": ("c", "printf")})
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    assert gl.choose_backend() == "osmesa" == os.environ["MUJOCO_GL"]
+
+
+def test_a_choice_that_is_not_here_names_its_package(headless, monkeypatch):
+    monkeypatch.setattr(gl, "BACKENDS", {"osmesa": ("NoSuchLibrary", "f")})
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(EnvironmentSetupError, match="apt-get install libosmesa6"):
+        gl.choose_backend()
+
+
+def test_two_variables_that_contradict_each_other_are_an_error(headless, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    with pytest.raises(EnvironmentSetupError, match="unset PYOPENGL_PLATFORM"):
+        gl.choose_backend()
 
 
 def test_a_screen_is_left_alone(headless, monkeypatch):
@@ -77,6 +99,15 @@ def test_physics_runs_where_nothing_draws():
     )
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith("EnvironmentSetupError") and "libegl1" in done.stdout
+
+
+@needs_renderer
+@pytest.mark.slow
+def test_mujoco_imported_too_early_is_said():
+    script = "import mujoco\nfrom lerobot.sim import gl\nprint(gl.renderer_problem())\n"
+    environment = {name: value for name, value in os.environ.items() if name not in DRAWING_VARIABLES}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "imported with another back end. Type: export MUJOCO_GL=" in done.stdout
 
 
 @needs_renderer
