@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lerobot.control.collect import features_of
+from lerobot.control.attempts import features_of
 from lerobot.envs.so101 import SO101EnvConfig
 from lerobot.policies.policy import PreTrainedPolicy
 

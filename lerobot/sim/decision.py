@@ -3,8 +3,8 @@
     recorded = a[t]           the label a data set stores: what the expert wants
     executed = a[t] + n[t]    what the robot is told, so that the next observation is a little off the plan
 
-so the data shows states beside the expert's way together with the actions that lead back to it: the idea of DART
-(Laskey et al. 2017). Without noise the two are equal.
+so the data shows states beside the expert's way together with the actions that lead back to it: the idea of
+DART (Laskey et al. 2017). Without noise the two are equal.
 """
 
 from dataclasses import dataclass

@@ -1,20 +1,21 @@
 """A scripted expert for ALOHA's two tasks: hand a cube over, put a peg into a socket.
 
 The environments are those of Zhao et al. 2023 in the `gym-aloha` package: 14 joint targets at 50 Hz. Each arm
-follows its own waypoints of a grasp point between the finger tips, eased and turned evenly; damped least squares
-(Wampler 1986) on MuJoCo's Jacobian makes joint targets of them.
+follows its own waypoints of a grasp point between the finger tips, eased and turned evenly; damped least
+squares (Wampler 1986) on MuJoCo's Jacobian makes joint targets of them.
 
     transfer_cube   right   over the cube, down, close, up to the meeting point, hold .......... open, away
                     left    wait ........................ beside it, rolled by 90°, to the cube, close, away
     insertion       both    over peg and socket, down, close, up, face to face, slowly together
 
-Grippers that hold something keep their slope all the way, so that it stays level: the cube arrives upright, and
-the left jaws close on its top and bottom while the right ones hold its sides. The environment ends an episode,
-with success, when the left fingers hold the cube in the air, or the peg touches the pin inside the socket.
+Grippers that hold something keep their slope all the way, so that it stays level: the cube arrives upright,
+and the left jaws close on its top and bottom while the right ones hold its sides. The environment ends an
+episode, with success, when the left fingers touch the cube in the air, or the peg the pin inside the socket.
 
-Shapes: A = 14 action: left joints (6) in rad and gripper 0..1, right joints (6) and gripper; T steps of the plan.
+Shapes: A = 14 action: left joints (6) in rad and gripper 0..1, then the right ones; T steps of the plan.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ MAX_PLAN_ERROR = 0.002  # m
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the grasp point (3,) in m is to be at a step, how the gripper is turned (w, x, y, z), how far open."""
+    """Where the grasp point (3,) in m is to be at a step, the gripper's turn (w, x, y, z), how far open."""
 
     step: int
     position: np.ndarray
@@ -121,7 +122,7 @@ def giving(here: Waypoint, cube: np.ndarray) -> list[Waypoint]:
 
 
 def taking(here: Waypoint) -> list[Waypoint]:
-    """The way of the arm that takes the cube over; its fingers point across, its jaws are one above the other."""
+    """The way of the arm that takes the cube over; its fingers point across, one jaw is above the other."""
     rolled = turned((np.pi / 2, 0, 0))
     beside, away = np.array([-0.12, 0, 0]), np.array([-0.15, 0, 0])
     return [
@@ -178,7 +179,7 @@ class Arm:
             UserError: a place on the way is out of reach.
         """
         targets = []
-        for start, goal in zip(waypoints, waypoints[1:], strict=False):
+        for start, goal in itertools.pairwise(waypoints):
             for step in range(1, goal.step - start.step + 1):
                 part = 0.5 - 0.5 * np.cos(np.pi * step / (goal.step - start.step))
                 position = start.position + part * (goal.position - start.position)
@@ -227,7 +228,7 @@ class Arm:
 
 
 def turned(*rotations: tuple[float, float, float]) -> np.ndarray:
-    """The quaternion (w, x, y, z) of turns one after the other, each a vector (3,) in rad in the frame so far."""
+    """The quaternion (w, x, y, z) of turns one after the other, each (3,) in rad in the frame so far."""
     mujoco = require("mujoco", extra="aloha")
     turn = np.array([1.0, 0.0, 0.0, 0.0])
     for rotation in rotations:

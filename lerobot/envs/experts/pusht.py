@@ -1,16 +1,17 @@
 """A sampling planner for PushT: it tries pushes on a copy of the simulator and carries out the best one.
 
-    block, pusher --every contact, pushed along its normal, every length--> predicted poses --nearest to the goal-->
-    one push --route around the block, then the push--> actions;   plan again from where the block really is
+    block, pusher --every contact, along its normal, every length--> predicted poses --nearest to the goal-->
+    one push --around the block, then the push--> actions;   then plan again from where the block really is
 
 The block has no friction with the pusher, so a push acts along the normal of its contact, and a place on the
-outline and a length are all there is to sample. Far from the goal pushes are quick, near it slow and fine. How near
-a pose is counts the block's corners: their mean distance from where they belong.
+outline and a length are all there is to sample. Far from the goal pushes are quick, near it slow and fine:
+the mean distance of the block's corners from where they belong says how near it is.
 
 Everything is in the units of the plane, 0 to 512; a pose is x, y and an angle in rad; N places, T steps.
 """
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +178,7 @@ def contacts(pose: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def actions(way: list[np.ndarray], push: Push) -> Iterator[np.ndarray]:
     """Actions (2,) along a way, a moment of rest at its end, and the push."""
-    for start, end in zip(way, way[1:], strict=False):
+    for start, end in itertools.pairwise(way):
         number = max(1, int(np.ceil(np.linalg.norm(end - start) / TRAVEL)))
         change = (end - start) / number
         for k in range(1, number + 1):
@@ -194,7 +195,7 @@ def push_actions(push: Push) -> Iterator[np.ndarray]:
 
 
 def route(block: np.ndarray, start: np.ndarray, goal: np.ndarray) -> list[np.ndarray] | None:
-    """Corners of a short way for the pusher from `start` to `goal` around the block (8, 2); None if there is none.
+    """Corners of a short way for the pusher from `start` to `goal` around the block (8, 2), or None.
 
     A* on a grid; cells within `MARGIN` of the block are dear, those that touch it closed.
     """
