@@ -152,7 +152,7 @@ class Elsewhere:
         except BrokenProcessPool as error:
             raise LeRobotError(
                 "A process of --num_processes ended amid an episode. If nobody did that, the simulator "
-                "crashed or the system had no memory left for it: try fewer. A script that collects does it below "
+                "crashed or the system had no memory left: try fewer. A script that collects does it below "
                 '`if __name__ == "__main__":`, since such processes import it.'
             ) from error
         finally:
