@@ -1,6 +1,7 @@
 # make demo    learn a task in simulation and watch it       make test    the whole suite
 # make lint    ruff and mypy                                  make bench   time what must be fast
 # make quick   the suite without its slow part                make clean   remove what make made
+# make envs    the tests of simulators that need another MuJoCo, in venvs of their own
 #
 # The first target sets up .venv; again only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python3.11 chooses the interpreter, EXTRAS=sim what is installed.
@@ -12,7 +13,7 @@ EXTRAS ?= dev
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format bench clean
+.PHONY: help setup demo test quick envs lint format bench clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -50,6 +51,9 @@ test: $(STAMP)
 quick: $(STAMP)
 	@$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
+envs: $(STAMP)
+	@set -e; for name in aloha metaworld; do bash .ci/envs.sh $$name $(ARGS); done
+
 lint: $(STAMP)
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
@@ -63,5 +67,5 @@ bench: $(STAMP)
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(RUN) $$file; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

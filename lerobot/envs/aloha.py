@@ -1,9 +1,9 @@
-"""ALOHA in simulation: two arms insert a peg or hand over a cube (Zhao et al. 2023), from the `gym-aloha` package.
+"""ALOHA in simulation: two arms insert a peg or hand over a cube (Zhao et al. 2023), from `gym-aloha`.
 
 The package's scene and reward are used; steps, seeds and pictures are ours. Its own environment draws three
 pictures of 480x640 per step, whatever is observed, and keeps the layout of an episode in a global variable.
 
-    action (14,) rad, grippers 0..1 --10 physics steps--> agent_pos (14,), pixels {"top": (H, W, 3)}, is_success
+    action (14,) rad, grippers 0..1 --10 physics steps--> agent_pos (14,), pixels {"top": (H, W, 3)}
 
 Reward: 4 when the task is done, 1 to 3 for the steps towards it; the episode ends with 4.
 """

@@ -37,8 +37,8 @@ CHANNELS = 3
 OBSERVED = {keys.STATE: "agent_pos", keys.ENV_STATE: "environment_state"}
 SLOW_DRAWING = (
     "Pictures are drawn in software as the environment's package draws them: a few per second. "
-    "--env.fast_rendering=true leaves out shadows, reflections and smooth edges, 8 to 50 times as fast; "
-    "a policy must be trained on the pictures that it is to see."
+    "--env.fast_rendering=true leaves out shadows, reflections and smooth edges and is ten times as fast or "
+    "more; train on such pictures too, or on neither."
 )
 
 
@@ -71,8 +71,9 @@ class EnvConfig(Choice, package="lerobot.envs", plugins="lerobot_env_"):
     def __post_init__(self) -> None:
         sizes = [each.name for each in fields(self) if each.name.endswith(("_height", "_width"))]
         for name in ("fps", "episode_length", "max_parallel_tasks", *sizes):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--env.{name}={getattr(self, name)}: expected 1 or more.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--env.{name}={value}: expected 1 or more.")
 
     @property
     def tasks(self) -> list[Task]:

@@ -1,4 +1,4 @@
-"""Meta-World: fifty tasks of one arm on one table (Yu et al. 2019, McLean et al. 2025), from the `metaworld` package.
+"""Meta-World: fifty tasks of one arm at one table (Yu et al. 2019, McLean et al. 2025), from `metaworld`.
 
 The package's scenes, rewards and success are used; seeds and pictures are ours. Its `reset` ignores seeds.
 

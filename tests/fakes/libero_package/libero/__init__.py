@@ -1,0 +1,1 @@
+"""A stand-in for the LIBERO package: its modules, its questions and its traps, one scene with a box."""

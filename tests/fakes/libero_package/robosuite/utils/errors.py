@@ -1,0 +1,2 @@
+class RandomizationError(Exception):
+    """No room for a thing."""
