@@ -23,4 +23,4 @@ print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt -r /dev/stdin <<<"$requirements"
   touch "$venv/.installed"
 fi
-"$venv/bin/python" -m pytest "tests/envs/test_env_$extra.py" tests/envs/test_every_env.py -k "$extra" "$@"
+"$venv/bin/python" -m pytest "tests/envs/test_env_$extra.py" tests/envs/test_every_env.py tests/envs/test_experts.py -k "$extra" "$@"
