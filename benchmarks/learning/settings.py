@@ -1,4 +1,4 @@
-"""What is learnt in the learning benchmarks, and with which flags: tasks, and policies for pictures and for states.
+"""What is learnt in the learning benchmarks, and how: tasks, and policies for pictures and for states.
 
 A value here is what stands behind the flag of a command; nothing else is set, so a row can be typed by hand.
 """
