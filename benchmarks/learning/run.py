@@ -4,8 +4,8 @@
     python benchmarks/learning/run.py --policy=diffusion --task=push --steps=5000
     python benchmarks/learning/run.py --policy=act --task=push --set policy.chunk_size=10 train.batch_size=32
 
-The demonstrations of a task are collected once for a seed and shared by the policies. The row is printed and added
-to `results.md` in the output folder. The evaluation's episodes are the same for every policy and seed.
+The demonstrations of a task are collected once for a seed and shared by the policies. The row is printed, and
+added to `results.md` in the output folder. The evaluation's episodes are the same for every policy and seed.
 """
 
 import argparse

@@ -105,7 +105,10 @@ RECIPES = {
         {**SMALL_ACT, **SMALL_EYES, "optimizer_lr_backbone": 1e-3},
         {"batch_size": 16, "steps": 1000, **COSINE},
     ),
-    ("act", "states"): Recipe(SMALL_ACT, {"batch_size": 64, "steps": 2000, **COSINE}),
+    ("act", "states"): Recipe(
+        {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false"},
+        {"batch_size": 64, "steps": 2000, **COSINE},
+    ),
     ("diffusion", "pictures"): Recipe(
         {**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000, "ema.power": 0.75}
     ),
