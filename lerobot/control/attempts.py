@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class Here:
 
     def attempts(
         self, cfg: Buildable, *, first_seed: int, wanted: Callable[[], int]
-    ) -> Iterator[Iterable[Frame]]:
+    ) -> Generator[Iterable[Frame], None, None]:
         """Episodes of one environment with consecutive seeds, while more than 0 are `wanted`."""
         seed = first_seed
         while wanted() > 0:
@@ -140,7 +140,7 @@ class Elsewhere:
 
     def attempts(
         self, cfg: Buildable, *, first_seed: int, wanted: Callable[[], int]
-    ) -> Iterator[Iterable[Frame]]:
+    ) -> Generator[Iterable[Frame], None, None]:
         """Episodes of one environment with consecutive seeds, while more than 0 are `wanted`."""
         seed, ahead = first_seed, deque[Future[list[Frame]]]()
         try:

@@ -93,7 +93,7 @@ class PushTPlanner:
         goal = outline(self._env.goal_pose)
         is_near = corner_distance(outline(pose), goal) < NEAR
         (speed, longest), price = (FINE, FINE_STEP_PRICE) if is_near else (QUICK, STEP_PRICE)
-        found = []
+        found: list[tuple[float, int, Push]] = []
         for start, direction in contacts(pose):
             longest_push = Push(start, direction, speed, longest)
             poses = self._sandbox.push(pose, longest_push)
@@ -227,7 +227,8 @@ def route(block: np.ndarray, start: np.ndarray, goal: np.ndarray) -> list[np.nda
 
 def _shortest(price: np.ndarray, first: tuple, last: tuple) -> list[tuple] | None:
     """The cheapest chain of neighbouring cells of a grid (N, N) of prices."""
-    best, came_from, queue = {first: 0.0}, {}, [(0.0, first)]
+    best, queue = {first: 0.0}, [(0.0, first)]
+    came_from: dict[tuple, tuple] = {}
     while queue:
         _, cell = heapq.heappop(queue)
         if cell == last:
