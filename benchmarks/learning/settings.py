@@ -32,6 +32,9 @@ def metaworld(task: str, **more: object) -> Task:
 
 TASKS = {
     "so101": Task({"type": "so101", "difficulty": "easy"}, sees="pictures", videos=5),
+    "so101-front": Task(  # VQ-BeT looks at one camera
+        {"type": "so101", "difficulty": "easy", "cameras": "[front]"}, sees="pictures", videos=5
+    ),
     "push": metaworld("push-v3"),
     "door-open": metaworld("door-open-v3"),
     "drawer-open": metaworld("drawer-open-v3"),
@@ -83,9 +86,10 @@ SMALL_DIFFUSION = {
 }
 SMALL_VQBET = {
     "n_obs_steps": 2,
-    "action_chunk_size": 8,
+    "action_chunk_size": 5,
     "n_action_pred_token": 3,
-    "n_vqvae_training_steps": 500,
+    "n_vqvae_training_steps": 1000,
+    "sequentially_select": "true",
     "vqvae_embedding_dim": 64,
     "gpt_input_dim": 128,
     "gpt_output_dim": 128,
@@ -107,12 +111,12 @@ RECIPES = {
     ),
     ("act", "states"): Recipe(
         {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false"},
-        {"batch_size": 64, "steps": 2000, **COSINE},
+        {"batch_size": 64, "steps": 4000, **COSINE},
     ),
-    ("diffusion", "pictures"): Recipe(
-        {**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000, "ema.power": 0.75}
+    ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000}),
+    ("diffusion", "states"): Recipe(
+        {**SMALL_DIFFUSION, "n_action_steps": 5}, {"batch_size": 64, "steps": 8000}
     ),
-    ("diffusion", "states"): Recipe(SMALL_DIFFUSION, {"batch_size": 64, "steps": 3000}),
-    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 2500}),
-    ("vqbet", "states"): Recipe(SMALL_VQBET, {"batch_size": 64, "steps": 3000}),
+    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
+    ("vqbet", "states"): Recipe(SMALL_VQBET, {"batch_size": 64, "steps": 8000}),
 }
