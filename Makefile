@@ -1,7 +1,7 @@
 # make demo    learn a task in simulation and watch it       make test    the whole suite
 # make lint    ruff and mypy                                  make bench   time what must be fast
 # make quick   the suite without its slow part                make clean   remove what make made
-# make envs    the tests of simulators that need another MuJoCo, in venvs of their own
+# make envs    tests of the simulators that hold MuJoCo back, in a venv beside .venv
 #
 # The first target sets up .venv; again only after pyproject.toml or constraints.txt changed.
 # PYTHON=/path/to/python3.11 chooses the interpreter, EXTRAS=sim what is installed.
@@ -52,7 +52,7 @@ quick: $(STAMP)
 	@$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 envs: $(STAMP)
-	@set -e; for name in aloha metaworld; do bash .ci/envs.sh $$name $(ARGS); done
+	@bash .ci/envs.sh -n 2 --dist worksteal $(ARGS)
 
 lint: $(STAMP)
 	@$(RUN) -m ruff check

@@ -1,7 +1,7 @@
 """How fast each environment that is installed here steps and draws, as it is and with fast rendering.
 
 python benchmarks/envs.py
-.venv-metaworld/bin/python benchmarks/envs.py       (after: make envs)
+.venv-envs/bin/python benchmarks/envs.py       (after: make envs; has ALOHA and Meta-World too)
 """
 
 import dataclasses

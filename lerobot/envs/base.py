@@ -37,8 +37,8 @@ CHANNELS = 3
 OBSERVED = {keys.STATE: "agent_pos", keys.ENV_STATE: "environment_state"}
 SLOW_DRAWING = (
     "Pictures are drawn in software as the environment's package draws them: a few per second. "
-    "--env.fast_rendering=true leaves out shadows, reflections and smooth edges and is ten times as fast or "
-    "more; train on such pictures too, or on neither."
+    "--env.fast_rendering=true leaves out shadows, reflections and smooth edges and is 4 to 40 times as "
+    "fast; train on such pictures too, or on neither."
 )
 
 

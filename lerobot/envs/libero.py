@@ -190,11 +190,12 @@ class LiberoEnv(gymnasium.Env):
                 f"for example --env.task={cfg.suites[0]} --env.task_ids=[0]"
             )
         (task,) = cfg.tasks
-        self.cfg = cfg.with_task(task)
+        self.cfg = cfg
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}
         suite = load_suite(task.group)
         self.task = suite.get_task(task.id).name
         self.task_description = suite.get_task(task.id).language
+        self._longest = cfg.episode_length or SUITES[task.group][1]
         self._states = suite.get_task_init_states(task.id) if cfg.init_states else None
         self.inner = build_scene(suite.get_task_bddl_file_path(task.id), hard_reset=cfg.hard_reset)
         self._drawing: Drawing | None = None
@@ -237,7 +238,7 @@ class LiberoEnv(gymnasium.Env):
         seen, reward, *_ = self.inner.step(action)
         self._steps += 1
         is_success = bool(self.inner.check_success())
-        is_over_time = self._steps >= self.cfg.episode_length and not is_success
+        is_over_time = self._steps >= self._longest and not is_success
         is_clipped = self.cfg.control_mode == "relative" and bool((np.abs(action) > 1).any())
         info = {"is_success": is_success, "is_clipped": is_clipped}
         return self._observe(seen), float(reward), is_success, is_over_time, info

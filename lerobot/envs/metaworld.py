@@ -150,7 +150,7 @@ class MetaworldEnvConfig(EnvConfig):
     # Draw without shadows, reflections and smooth edges: many times as fast in software, other pictures.
     fast_rendering: bool = False
     # Whether each of several tasks is evaluated on its own; there is no other way.
-    multitask_eval: bool = True
+    multitask_eval: Literal[True] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,8 +161,6 @@ class MetaworldEnvConfig(EnvConfig):
             raise ConfigError(
                 f"--env.episode_length={self.episode_length}: metaworld allows {LONGEST_EPISODE} at most."
             )
-        if not self.multitask_eval:
-            raise ConfigError("--env.multitask_eval=false: every task is evaluated on its own; leave it out.")
 
     @property
     def tasks(self) -> list[Task]:

@@ -1,7 +1,7 @@
 """Pictures of a MuJoCo model, ours or another package's, as it is or fast.
 
 Drawn in software, shadows and smooth edges are nearly all of the work: leaving out shadows, reflections and
-multisampling makes a picture 10 to 50 times as fast, and another picture. A policy that has learned from the
+multisampling makes a picture 4 to 40 times as fast, and another picture. A policy that has learned from the
 one does not know the other.
 """
 

@@ -71,7 +71,6 @@ def test_an_older_version_is_said_once(caplog):
         ({"task": None}, "no such task"),
         ({"fps": 30}, "always runs at 80"),
         ({"episode_length": 501}, "allows 500"),
-        ({"multitask_eval": False}, "leave it out"),
     ],
 )
 def test_wrong_configs_are_refused(wrong, message):

@@ -1,2 +1,0 @@
-class RandomizationError(Exception):
-    """No room for a thing."""
