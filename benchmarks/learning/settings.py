@@ -115,7 +115,7 @@ RECIPES = {
     ),
     ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000}),
     ("diffusion", "states"): Recipe(
-        {**SMALL_DIFFUSION, "n_action_steps": 5}, {"batch_size": 64, "steps": 8000}
+        {**SMALL_DIFFUSION, "n_action_steps": 5}, {"batch_size": 64, "steps": 6000}
     ),
     ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
     ("vqbet", "states"): Recipe(SMALL_VQBET, {"batch_size": 64, "steps": 8000}),
