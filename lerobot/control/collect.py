@@ -1,20 +1,19 @@
 """A scripted expert drives a simulated robot, and what it does well becomes episodes of a dataset.
 
-    reset(seed) -> expert.step() -> executed -> environment;   observation + recorded + outcome -> dataset
+    environments, seeds --attempts.py--> frames of an episode --it succeeded--> dataset
 
-The environment is anything of `gymnasium` that makes its own expert; what it observes is written as it is.
+The environments are anything of `gymnasium` with experts; what they observe is written as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import gymnasium
-import numpy as np
-
+from lerobot.control.attempts import Buildable, Driver, Elsewhere, Frame, Here
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, DatasetError
+from lerobot.core.errors import DatasetError
 from lerobot.core.observation import OUTCOME_FEATURES, features_of
 from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
@@ -23,123 +22,92 @@ from lerobot.datasets.schema import DEFAULT_FEATURES
 MAX_FAILURES = 10  # before the first success; afterwards nine more for every success
 
 
-class Step(Protocol):
-    """One decision of an expert."""
-
-    recorded: np.ndarray  # (A,) the action that the dataset stores
-    executed: np.ndarray  # (A,) the action that the robot is told
-
-
-class Expert(Protocol):
-    """Solves the episode that was just reset."""
-
-    def step(self) -> Step:
-        """The next decision."""
-
-
-@runtime_checkable
-class HasExpert(Protocol):
-    """An environment that can make an expert for the episode it is in."""
-
-    task_description: str
-
-    def make_expert(self, noise: float = 0.0) -> Expert:
-        """An expert whose executed actions stray from the recorded ones by `noise`."""
-
-
 @dataclass
 class Tally:
-    """How many episodes were saved, and how many were thrown away because the expert failed."""
+    """How many episodes of a task were saved, and how many were thrown away because the expert failed."""
 
     saved: int = 0
     failed: int = 0
 
 
 def collect(
-    env: gymnasium.Env,
+    envs: Sequence[Buildable],
     dataset: LeRobotDataset,
     *,
     num_episodes: int,
-    noise: float,
+    driver: Driver,
     first_seed: int,
     keep_failures: bool = False,
+    num_processes: int = 1,
     is_stopped: Callable[[], bool] = lambda: False,
-    tell: Callable[[Tally], None] = lambda tally: None,
-) -> Tally:
-    """Record episodes until so many were saved or `is_stopped`; every saved one is on disk at once.
+    tell: Callable[[list[Tally]], None] = lambda tallies: None,
+) -> list[Tally]:
+    """Record so many episodes of each environment, or until `is_stopped`; every saved one is on disk at once.
 
     Args:
-        first_seed: of the first attempt; attempt k is reset with `first_seed` + k.
+        envs: configs of environments with one task each and the same features.
+        driver: which expert acts, and with how much noise.
+        first_seed: of the first attempt; attempt k, of all of them, is reset with `first_seed` + k.
         keep_failures: also save episodes without success.
-        is_stopped: asked at every step; the episode it interrupts is dropped.
-        tell: is called after every attempt.
+        num_processes: that attempt episodes side by side; the dataset is the same for every number.
+        is_stopped: asked at every step; episodes that it interrupts are dropped.
+        tell: is called after every attempt with what was done of each environment so far.
+
+    Returns:
+        A tally for each environment.
 
     Raises:
-        ConfigError: the environment has no expert.
+        ConfigError: an environment has no such expert.
         DatasetError: the expert nearly always fails.
+        LeRobotError: a process ended amid an episode.
     """
-    tally = Tally()
-    while tally.saved < num_episodes:
-        is_success = record_episode(
-            env, dataset, seed=first_seed + tally.saved + tally.failed, noise=noise, is_stopped=is_stopped
-        )
-        if is_stopped():
-            dataset.clear_episode_buffer()
-            break
-        if is_success or keep_failures:
-            dataset.save_episode()
-            tally.saved += 1
-        else:
-            dataset.clear_episode_buffer()
-            tally.failed += 1
-        tell(tally)
-        if tally.failed > MAX_FAILURES + 9 * tally.saved:
-            raise DatasetError(
-                f"The expert failed in {tally.failed} episodes and succeeded in {tally.saved}. Try a smaller "
-                f"--noise than {noise}, or keep such episodes with --keep_failures=true."
-            )
-    return tally
+    tallies = [Tally() for _ in envs]
+    stage: Here | Elsewhere = (
+        Here(driver, is_stopped=is_stopped)
+        if num_processes == 1
+        else Elsewhere(driver, num_processes=num_processes, is_stopped=is_stopped)
+    )
+    with stage:
+        for env, tally in zip(envs, tallies, strict=True):
+            seed = first_seed + sum(each.saved + each.failed for each in tallies)
+            left = lambda tally=tally: num_episodes - tally.saved  # noqa: E731
+            with closing(stage.attempts(env, first_seed=seed, wanted=left)) as attempts:
+                for frames in attempts:
+                    is_success = add(dataset, frames)
+                    if is_stopped():
+                        dataset.clear_episode_buffer()
+                        return tallies
+                    if is_success or keep_failures:
+                        dataset.save_episode()
+                        tally.saved += 1
+                    else:
+                        dataset.clear_episode_buffer()
+                        tally.failed += 1
+                    tell(tallies)
+                    check_successes(tally)
+    return tallies
 
 
-def world_with_expert(env: gymnasium.Env) -> HasExpert:
-    """The environment itself, without wrappers.
+def add(dataset: LeRobotDataset, frames: Iterable[Frame]) -> bool:
+    """Add the frames of one episode to the dataset, unsaved; tells whether the expert succeeded."""
+    is_success = False
+    for frame in frames:
+        dataset.add_frame(frame)
+        is_success = is_success or bool(frame[keys.SUCCESS][0])
+    return is_success
+
+
+def check_successes(tally: Tally) -> None:
+    """Return while the expert succeeds now and then.
 
     Raises:
-        ConfigError: it has no expert.
+        DatasetError: it does not.
     """
-    world = env.unwrapped
-    if not isinstance(world, HasExpert):
-        raise ConfigError(f"{type(world).__name__} has no scripted expert. Environments with one: so101.")
-    return world
-
-
-def record_episode(
-    env: gymnasium.Env,
-    dataset: LeRobotDataset,
-    *,
-    seed: int,
-    noise: float,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Add the frames of one episode to the dataset, unsaved; tells whether the expert succeeded."""
-    world = world_with_expert(env)
-    observation, _ = env.reset(seed=seed)
-    expert, is_success, is_done = world.make_expert(noise), False, False
-    while not is_done and not is_stopped():
-        decision = expert.step()
-        frame: dict[str, Any] = features_of(observation)
-        observation, reward, has_ended, is_over_time, info = env.step(decision.executed)
-        is_done = bool(has_ended or is_over_time)
-        is_success = is_success or bool(info["is_success"])
-        frame |= {
-            keys.ACTION: decision.recorded,
-            keys.REWARD: np.array([reward], np.float32),
-            keys.DONE: np.array([is_done]),
-            keys.SUCCESS: np.array([bool(info["is_success"])]),
-            keys.TASK: world.task_description,
-        }
-        dataset.add_frame(frame)
-    return is_success
+    if tally.failed > MAX_FAILURES + 9 * tally.saved:
+        raise DatasetError(
+            f"The expert failed in {tally.failed} episodes and succeeded in {tally.saved}. Try a smaller "
+            "--noise, or keep such episodes with --keep_failures=true."
+        )
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:

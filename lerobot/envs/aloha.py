@@ -29,6 +29,7 @@ from lerobot.envs.base import (
     vector_feature,
     video_feature,
 )
+from lerobot.envs.experts.aloha import AlohaExpert
 from lerobot.sim import gl
 from lerobot.sim.drawing import Drawing
 
@@ -153,6 +154,7 @@ class AlohaEnv(gymnasium.Env):
         self.action_space = spaces.Box(-np.pi, np.pi, (len(JOINTS),), np.float32)
         self.observation_space = observation_space(cfg.dataset_features())
         self.is_watched = True
+        self.experts, self.expert_noise = {"scripted": self.make_expert}, 0.005
         self.episode_seed = 0
         self._steps = 0
 
@@ -190,6 +192,17 @@ class AlohaEnv(gymnasium.Env):
     def close(self) -> None:
         """Free the drawing contexts."""
         self._drawing.close()
+
+    def make_expert(self, noise: float = 0.0) -> AlohaExpert:
+        """An expert for the episode that has just been reset; the episode's seed fixes its noise too.
+
+        Args:
+            noise: standard deviation in rad of executed joints around recorded ones.
+        """
+        model, data = self.physics.model.ptr, self.physics.data.ptr
+        is_transfer = self.task == "AlohaTransferCube-v0"
+        task = "transfer_cube" if is_transfer else "insertion"
+        return AlohaExpert(model, data, task=task, noise=noise, seed=self.episode_seed)
 
     def _layout(self, seed: int) -> np.ndarray:
         """Poses of the things (7,) or (14,), drawn as the package draws them: seeds mean the same there."""

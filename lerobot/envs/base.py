@@ -13,6 +13,8 @@ An environment is a `gymnasium.Env` that follows these habits:
     and           render() -> (H, W, 3) uint8, metadata["render_fps"], task_description, and a reset(seed=...)
                   that fixes the whole episode; where a task has a list of initial states,
                   options={"episode_index": i} chooses one, i modulo their number
+    experts       where there are any: name -> function that makes an expert for the episode just reset, from
+                  the standard deviation of its noise, its own first; `expert_noise`: the usual deviation
 
 Several environments at a time: start their processes with `context="spawn"`. One that is forked from a
 process that has drawn cannot draw.

@@ -32,6 +32,7 @@ from lerobot.envs.base import (
     vector_feature,
     video_feature,
 )
+from lerobot.envs.experts.metaworld import MetaworldExpert
 from lerobot.sim import gl
 from lerobot.sim.drawing import Drawing
 
@@ -225,6 +226,7 @@ class MetaworldEnv(gymnasium.Env):
         self.action_space = spaces.Box(-1, 1, (len(ACTION_NAMES),), np.float32)
         self.observation_space = observation_space(cfg.dataset_features())
         self.is_watched = True
+        self.experts, self.expert_noise = {"scripted": self.make_expert}, 0.05
         self.episode_seed = 0
         self._steps = 0
 
@@ -233,9 +235,9 @@ class MetaworldEnv(gymnasium.Env):
         super().reset(seed=seed)
         self.episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self.inner.seed(self.episode_seed)
-        state, _ = self.inner.reset()
+        self.state, _ = self.inner.reset()  # (39,) what the package's own agents see
         self._steps = 0
-        return self._observe(state), {"is_success": False, "is_clipped": False}
+        return self._observe(self.state), {"is_success": False, "is_clipped": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         """Move the hand by `action` (4,) for one control step.
@@ -244,12 +246,12 @@ class MetaworldEnv(gymnasium.Env):
             UserError: the action has another shape or holds numbers that are not finite.
         """
         action = checked_action(action, ACTION_NAMES)
-        state, reward, _, _, info = self.inner.step(action.astype(np.float32))
+        self.state, reward, _, _, info = self.inner.step(action.astype(np.float32))
         self._steps += 1
         is_success = bool(info["success"])
         is_over_time = self._steps >= self.cfg.episode_length and not is_success
         told = {"is_success": is_success, "is_clipped": bool((np.abs(action) > 1).any())}
-        return self._observe(state), float(reward), is_success, is_over_time, told
+        return self._observe(self.state), float(reward), is_success, is_over_time, told
 
     def render(self) -> np.ndarray:
         """The scene from the corner, (480, 480, 3) uint8."""
@@ -259,6 +261,14 @@ class MetaworldEnv(gymnasium.Env):
         """Free the drawing contexts."""
         self._drawing.close()
         self.inner.close()
+
+    def make_expert(self, noise: float = 0.0) -> MetaworldExpert:
+        """The package's expert for the episode that has just been reset; the episode's seed fixes its noise.
+
+        Args:
+            noise: standard deviation of executed x, y, z around recorded ones, in the action's units.
+        """
+        return MetaworldExpert(self, noise=noise, seed=self.episode_seed)
 
     def _observe(self, state: np.ndarray) -> dict[str, Any]:
         seen: dict[str, Any] = {}

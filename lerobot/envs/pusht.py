@@ -17,6 +17,7 @@ from lerobot.core.errors import ConfigError
 from lerobot.core.optional import require
 from lerobot.core.types import PolicyFeature
 from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
+from lerobot.envs.experts.pusht import PushTPlanner
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 POSITION_NAMES = ("motor_0", "motor_1")
@@ -100,6 +101,8 @@ class PushTEnv(gymnasium.Wrapper):
         self.is_watched = True
         self.task = cfg.task
         self.task_description = TASK
+        self.experts, self.expert_noise = {"planner": self.make_expert}, 2.0
+        self.episode_seed = 0
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
@@ -107,6 +110,7 @@ class PushTEnv(gymnasium.Wrapper):
         self._steps = 0
         inner: Any = self.env.unwrapped
         inner.obs_type = self.cfg.obs_type
+        self.episode_seed = self.episode_seed + 1 if seed is None else seed
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
@@ -126,3 +130,11 @@ class PushTEnv(gymnasium.Wrapper):
         self._steps += 1
         is_over_time = is_over_time or (self._steps >= self.cfg.episode_length and not is_done)
         return observation, float(reward), bool(is_done), is_over_time, info
+
+    def make_expert(self, noise: float = 0.0) -> PushTPlanner:
+        """A planner for the episode that has just been reset; the episode's seed fixes its noise.
+
+        Args:
+            noise: standard deviation of executed x and y around recorded ones.
+        """
+        return PushTPlanner(self.env, noise=noise, seed=self.episode_seed)

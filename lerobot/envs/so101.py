@@ -19,7 +19,7 @@ from lerobot.core.errors import ConfigError, suggest
 from lerobot.core.types import PolicyFeature
 from lerobot.envs.base import EnvConfig, checked_action, policy_view, vector_feature, video_feature
 from lerobot.sim import tabletop
-from lerobot.sim.expert import PickPlaceExpert
+from lerobot.sim.expert import DEFAULT_NOISE, PickPlaceExpert
 from lerobot.sim.geometry import FEATURE_NAMES, POSITION_LOWER, POSITION_UPPER, from_radians, to_radians
 from lerobot.sim.physics import Physics
 from lerobot.sim.scene import CAMERAS
@@ -110,6 +110,7 @@ class SO101TabletopEnv(gymnasium.Env):
         self.action_space = spaces.Box(POSITION_LOWER.astype(np.float32), POSITION_UPPER.astype(np.float32))
         self.observation_space = self._observation_space()
         self.is_watched = True
+        self.experts, self.expert_noise = {"scripted": self.make_expert}, DEFAULT_NOISE
         self.episode_seed = 0
         self._steps = self._held = 0
 

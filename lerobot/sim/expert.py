@@ -1,13 +1,7 @@
 """A scripted expert: joint targets along eased waypoints over the cube, down, close, up, across, down, open.
 
-At step t the plan holds the clean target a[t]. With noise n[t] (first-order autoregressive, on the five arm
-joints, never on the gripper) the expert hands out both
-
-    recorded = a[t]           the label a data set stores: where the plan wants the arm
-    executed = a[t] + n[t]    what the robot is told, so that the next observation is a little off the plan
-
-so the data shows states beside the plan together with the targets that lead back to it: the idea of DART
-(Laskey et al. 2017). Without noise the two are equal. The same seed gives the same plan and the same noise.
+Each step of the plan holds a clean target, which is recorded; noise (`decision.py`) on the five arm joints,
+not on the gripper, makes the executed one of it. The same seed gives the same plan and the same noise.
 
 Shapes: J = 6 joints in degrees and, for the gripper, 0..100; T = steps of the plan.
 """
@@ -19,6 +13,7 @@ import numpy as np
 from lerobot.core.errors import UserError
 from lerobot.sim import kinematics
 from lerobot.sim.arm import FIXED_JAW_X, JAW_GAP
+from lerobot.sim.decision import Decision, Drift
 from lerobot.sim.geometry import GRIPPER, JOINTS, LOWER, TOOL_RPY, TOOL_XYZ, UPPER, from_radians
 from lerobot.sim.physics import Physics
 from lerobot.sim.scene import CUBE_HALF
@@ -29,19 +24,10 @@ GRASP_POSE = kinematics.pose(  # between the jaws, a little above their tips, in
 )
 OPEN, CLOSED = 40.0, 8.0  # gripper 0..100; the cube stops it at about 20
 HOVER, CARRY, RELEASE = 0.065, 0.070, 0.050  # heights of the grasp point above the table, m
-NOISE_MEMORY = 0.9  # correlation of the noise between one step and the next
 DEFAULT_NOISE = 0.01  # rad; about 3 mm at the tip
 MAX_PLAN_ERROR = 0.001  # m
 ROTATION_WEIGHT_M = 0.005  # far out and high up the gripper leans rather than miss its place
 PAN_X = JOINTS[0].xyz[0]
-
-
-@dataclass(frozen=True)
-class ExpertStep:
-    """What to store as the action and what to send to the robot, each (J,) float32; see the file's top."""
-
-    recorded: np.ndarray
-    executed: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,26 +58,20 @@ class PickPlaceExpert:
     """
 
     def __init__(self, physics: Physics, *, noise: float = 0.0, seed: int = 0):
-        if not noise >= 0:
-            raise UserError(f"noise={noise}: expected a standard deviation in rad, 0 or more.")
-        self.noise = noise
-        self._rng = np.random.default_rng([seed, 1])
-        self._offset = noise * self._rng.standard_normal(GRIPPER)  # (5,)
+        self._drift = Drift(noise, size=GRIPPER, seed=seed)
         self._plan = plan(physics)
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def step(self) -> ExpertStep:
+    def step(self) -> Decision:
         """The next step; after the end of the plan its last target, again and again."""
         clean = self._plan[min(self._next, len(self._plan) - 1)]
         self._next += 1
-        fresh = self._rng.standard_normal(GRIPPER)
-        self._offset = NOISE_MEMORY * self._offset + self.noise * np.sqrt(1 - NOISE_MEMORY**2) * fresh
         noisy = clean.copy()
-        noisy[:GRIPPER] = np.clip(clean[:GRIPPER] + self._offset, LOWER[:GRIPPER], UPPER[:GRIPPER])
-        return ExpertStep(from_radians(clean).astype(np.float32), from_radians(noisy).astype(np.float32))
+        noisy[:GRIPPER] = np.clip(clean[:GRIPPER] + self._drift.step(), LOWER[:GRIPPER], UPPER[:GRIPPER])
+        return Decision(from_radians(clean).astype(np.float32), from_radians(noisy).astype(np.float32))
 
 
 def plan(physics: Physics) -> np.ndarray:

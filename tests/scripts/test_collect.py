@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lerobot.control.collect import Tally
 from lerobot.core.errors import ConfigError, DatasetError
 from lerobot.datasets import LeRobotDataset
-from lerobot.scripts.collect import collect
+from lerobot.scripts.collect import CollectConfig, CollectedDatasetConfig, collect, what_is_left
+from tests.fakes.chores import ChoresConfig
 
 ROOT = Path(__file__).parents[2]
 STATES = ["--env.type=so101", "--env.obs_type=state", "--dataset.repo_id=me/cubes"]
@@ -145,6 +147,7 @@ def test_failures_can_be_kept(tmp_path):
         ("--num_episodes=0", "--num_episodes=0: expected at least 1"),
         ("--noise=-1", "--noise=-1.0: expected 0 or more"),
         ("--seed=-1", "--seed=-1: expected 0 or more"),
+        ("--num_processes=0", "--num_processes=0: expected at least 1"),
         ("--env.difficulty=esy", "--env.difficulty=esy.*Did you mean 'easy'"),
         ("--num_episode=3", "Did you mean 'num_episodes'"),
     ],
@@ -155,11 +158,68 @@ def test_flags_that_are_wrong(tmp_path, flag, said):
     assert not (tmp_path / "set").exists()
 
 
-def test_an_environment_without_an_expert(tmp_path):
-    pytest.importorskip("gym_pusht")
-    with pytest.raises(ConfigError, match="has no scripted expert. Environments with one: so101"):
-        collect(["--env.type=pusht", "--dataset.repo_id=me/x", f"--dataset.root={tmp_path / 'set'}"])
+def test_an_expert_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="--expert=scriptd.*Known: scripted. Did you mean 'scripted'"):
+        run(tmp_path / "set", "--expert=scriptd")
     assert not (tmp_path / "set").exists()
+    assert run(tmp_path / "set", "--expert=scripted", episodes=1).exists()
+
+
+def collect_chores(root, **flags):
+    dataset = CollectedDatasetConfig(repo_id="me/chores", root=root)
+    collect(CollectConfig(env=ChoresConfig(), dataset=dataset, seed=100, **flags))
+    return LeRobotDataset("me/chores", root=root)
+
+
+def test_every_task_has_its_episodes(tmp_path, capsys):
+    dataset = collect_chores(tmp_path / "set", expert="stumbler", num_episodes=4)
+    tasks = [dataset.meta.episodes[i]["tasks"][0] for i in range(dataset.num_episodes)]
+    assert tasks == ["walk left"] * 4 + ["walk right"] * 4
+    said = capsys.readouterr().out
+    assert (
+        "left: saved 4 of 4 episodes; 1 failed" in said and "right: saved 4 of 4 episodes; 2 failed" in said
+    )
+
+
+@pytest.mark.slow
+def test_the_dataset_is_the_same_for_every_number_of_processes(tmp_path):
+    one, three = (
+        collect_chores(tmp_path / str(n), expert="stumbler", num_episodes=5, num_processes=n) for n in (1, 3)
+    )
+    assert len(one) == len(three) > 20
+    a, b = one.batch(range(len(one))), three.batch(range(len(one)))
+    assert all(np.array_equal(a[name], b[name]) for name in ("action", "task_index", "episode_index"))
+    assert np.array_equal(a["observation.state"][:, 0], b["observation.state"][:, 0])
+
+
+def test_what_is_left_of_several_tasks():
+    tallies = [Tally(saved=3), Tally(saved=10), Tally(saved=4)]
+    three = ChoresConfig(task="left,right,left")
+    assert what_is_left(three, tallies, 10) == [
+        "--num_episodes=7 --env.task=left",
+        "--num_episodes=6 --env.task=left",
+    ]
+    assert what_is_left(ChoresConfig(task="left"), [Tally(saved=3)], 10) == ["--num_episodes=7"]
+
+
+@pytest.mark.slow
+def test_a_killed_collection_keeps_its_episodes_and_leaves_no_process(tmp_path):
+    words = [sys.executable, "-m", "lerobot.scripts.collect", *STATES, f"--dataset.root={tmp_path / 'set'}"]
+    process = subprocess.Popen([*words, "--num_episodes=400", "--num_processes=2"], cwd=ROOT)
+    table = tmp_path / "set/meta/episodes"
+    deadline = time.monotonic() + 60
+    while not list(table.rglob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in children)
+    before = LeRobotDataset("me/cubes", root=tmp_path / "set").num_episodes
+    assert before > 0
+    run(tmp_path / "set", "--resume=true", episodes=1)
+    assert LeRobotDataset("me/cubes", root=tmp_path / "set").num_episodes == before + 1
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from lerobot.core.errors import UserError
 from lerobot.envs.so101 import SO101EnvConfig, SO101TabletopEnv
-from lerobot.sim import expert, tabletop
+from lerobot.sim import decision, expert, tabletop
 from lerobot.sim.geometry import POSITION_LOWER, POSITION_UPPER
 from lerobot.sim.physics import Physics
 
@@ -62,7 +62,7 @@ def test_noise_has_the_asked_for_size_and_memory():
     offsets = np.array(offsets)  # (episodes, T, 5)
     assert offsets.std() == pytest.approx(0.02, rel=0.2)
     memory = (offsets[:, 1:] * offsets[:, :-1]).mean() / (offsets**2).mean()
-    assert memory == pytest.approx(expert.NOISE_MEMORY, abs=0.06)
+    assert memory == pytest.approx(decision.MEMORY, abs=0.06)
 
 
 def test_the_plan_is_smooth_within_limits_and_ends_by_waiting():
