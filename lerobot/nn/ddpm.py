@@ -110,8 +110,8 @@ class Sampler(nn.Module):
         super().__init__()
         if not 1 <= num_steps <= schedule.num_levels:
             raise ConfigError(
-                f"{num_steps} denoising steps were asked for; expected 1 to {schedule.num_levels}, the levels of "
-                "noise."
+                f"{num_steps} denoising steps were asked for; expected 1 to {schedule.num_levels}, the "
+                "levels of noise."
             )
         self.way, self.clip, self.predicts, self.num_steps = way, clip, schedule.predicts, num_steps
         stride = schedule.num_levels // num_steps

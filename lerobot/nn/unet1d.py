@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-
 FINAL_GROUPS = 8  # of the last norm, whatever the others have: so it was published
 
 
@@ -94,7 +93,7 @@ class UNet1d(nn.Module):
         return [block.cond_encoder[1](code) for block in self.blocks]
 
     def modulation_tables(self, levels: Tensor, condition: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """`modulations` in two terms, one of each of the levels (n,), (n, ...), one of the condition, (B, ...).
+        """`modulations` in two terms: of each of the levels (n,), (n, ...), and of the condition, (B, ...).
 
         The linear layers of all denoising steps are computed at once, those of the condition only once.
         """

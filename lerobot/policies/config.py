@@ -44,8 +44,8 @@ class PreTrainedConfig(
 
     # Whether states and actions of any size, any image size and absent cameras fit (padded, resized, masked).
     is_shape_free: ClassVar[bool] = False
-    # Last frames of each episode that are not trained on.
-    drop_n_last_frames: ClassVar[int] = 0
+    # Last frames of each episode that are not trained on; untyped, so that a policy may make it a field.
+    drop_n_last_frames = 0
     # Whether training keeps an average of the weights unless it is told otherwise (--ema.enable).
     uses_ema: ClassVar[bool] = False
 

@@ -29,7 +29,7 @@ class DiffusionConfig(PreTrainedConfig):
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: normalization("MEAN_STD", "MIN_MAX", "MIN_MAX")
     )  # how each kind of feature is scaled
-    drop_n_last_frames: int = 7  # type: ignore[misc]  # frames at the end of an episode not trained on
+    drop_n_last_frames: int = 7  # frames at the end of each episode that are not trained on
     vision_backbone: str = "resnet18"  # resnet10 (ours, small), resnet18, 34, 50, 101 or 152
     resize_shape: tuple[int, int] | None = None  # height and width that images are brought to first
     crop_ratio: float = 1.0  # part of resize_shape's sides that is looked at; sets crop_shape
@@ -103,8 +103,8 @@ class DiffusionConfig(PreTrainedConfig):
         if last > self.horizon:
             raise ConfigError(
                 f"A trajectory of horizon={self.horizon} steps begins {self.n_obs_steps - 1} before the "
-                f"current one, so it does not reach n_action_steps={self.n_action_steps} actions ahead. Type: "
-                f"--policy.n_action_steps={max(1, self.horizon - self.n_obs_steps + 1)}"
+                f"current one, so it does not reach n_action_steps={self.n_action_steps} actions ahead. "
+                f"Type: --policy.n_action_steps={max(1, self.horizon - self.n_obs_steps + 1)}"
             )
         steps = self.num_inference_steps
         if steps is not None and not 1 <= steps <= self.num_train_timesteps:
