@@ -244,7 +244,7 @@ class DiffusionConfig(PreTrainedConfig):
         return cls(
             input_features={
                 keys.STATE: PolicyFeature(FeatureType.STATE, (3,)),
-                keys.IMAGES_PREFIX + "top": PolicyFeature(FeatureType.VISUAL, (3, 36, 36)),
+                keys.IMAGES_PREFIX + "top": PolicyFeature(FeatureType.VISUAL, (3, 40, 40)),
             },
             output_features={keys.ACTION: PolicyFeature(FeatureType.ACTION, (2,))},
             device="cpu",
@@ -252,7 +252,7 @@ class DiffusionConfig(PreTrainedConfig):
             n_action_steps=4,
             drop_n_last_frames=0,
             vision_backbone="resnet10",
-            crop_shape=(32, 32),
+            crop_shape=(36, 36),
             pretrained_backbone_weights=None,
             use_group_norm=True,
             use_separate_rgb_encoder_per_camera=False,
