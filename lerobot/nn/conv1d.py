@@ -36,10 +36,10 @@ class Conv1d(nn.Conv1d):
         if not is_product(x, self.weight):
             return super().forward(x)
         stride, padding = self.stride[0], int(self.padding[0])
-        if self.packed is None:
+        if torch.is_grad_enabled():
             return _Convolution.apply(x, self.weight, self.bias, stride, padding)
-        seen = windows(x, self.kernel_size[0], stride=stride, padding=padding)
-        return by_channels(product(seen, self.packed, self.bias), len(x))
+        weights = self.matrix() if self.packed is None else self.packed
+        return convolve(x, weights, self.bias, self.kernel_size[0], stride=stride, padding=padding)
 
     def matrix(self) -> Tensor:
         """The weights (N, C*k)."""
@@ -56,11 +56,10 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         if not is_product(x, self.weight):
             return super().forward(x)
         stride, padding = self.stride[0], int(self.padding[0])
-        if self.packed is None:
+        if torch.is_grad_enabled():
             return _Transposed.apply(x, self.weight, self.bias, stride, padding)
-        seen = product(by_steps(x), self.packed)  # (B*T', C*k)
-        made = spread(seen, len(x), self.kernel_size[0], stride=stride, padding=padding)
-        return made + self.bias[:, None]
+        weights = self.matrix() if self.packed is None else self.packed
+        return transposed(x, weights, self.bias, self.kernel_size[0], stride=stride, padding=padding)
 
     def matrix(self) -> Tensor:
         """The weights (C*k, N)."""
@@ -101,8 +100,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how = {"stride": stride, "padding": padding}
-        seen = windows(x, weight.shape[2], **ctx.how)
-        return by_channels(product(seen, weight.flatten(1), bias), len(x))
+        return convolve(x, weight.flatten(1), bias, weight.shape[2], **ctx.how)
 
     @staticmethod
     @once_differentiable
@@ -125,8 +123,7 @@ class _Transposed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how = {"stride": stride, "padding": padding}
-        seen = product(by_steps(x), weight.flatten(1).t())  # (B*T', C*k)
-        return spread(seen, len(x), weight.shape[2], **ctx.how) + bias[:, None]
+        return transposed(x, weight.flatten(1).t(), bias, weight.shape[2], **ctx.how)
 
     @staticmethod
     @once_differentiable
@@ -136,6 +133,22 @@ class _Transposed(torch.autograd.Function):
         of_x = by_channels(product(seen, weight.flatten(1)), len(x)) if ctx.needs_input_grad[0] else None
         of_weight = gradient(by_steps(x), seen).view_as(weight) if ctx.needs_input_grad[1] else None
         return of_x, of_weight, grad.sum((0, 2)) if ctx.needs_input_grad[2] else None, None, None
+
+
+def convolve(
+    x: Tensor, weights: Tensor, bias: Tensor | None, kernel: int, *, stride: int, padding: int
+) -> Tensor:
+    """x (B, C, T) by weights (N, C*k) -> (B, N, T'); knows no gradients."""
+    seen = windows(x, kernel, stride=stride, padding=padding)  # (B*T', C*k)
+    return by_channels(product(seen, weights, bias), len(x))
+
+
+def transposed(
+    x: Tensor, weights: Tensor, bias: Tensor | None, kernel: int, *, stride: int, padding: int
+) -> Tensor:
+    """x (B, N, T') by weights (C*k, N) -> (B, C, T); knows no gradients."""
+    made = spread(product(by_steps(x), weights), len(x), kernel, stride=stride, padding=padding)
+    return made if bias is None else made + bias[:, None]
 
 
 def windows(x: Tensor, kernel: int, *, stride: int, padding: int) -> Tensor:

@@ -9,7 +9,7 @@ U-Net); Perez et al. 2018, "FiLM: Visual Reasoning with a General Conditioning L
     step code and condition -> Mish -> a linear layer per block -> scales and shifts of its channels (FiLM)
 
 Shapes: B batch, T time, A size of x, E width of a step's code, G size of the condition, W width of a block,
-n denoising steps.
+M scales and shifts of all blocks, n denoising steps.
 """
 
 import math
@@ -26,7 +26,7 @@ FINAL_GROUPS = 8  # of the last norm, whatever the others have: so it was publis
 
 
 class UNet1d(nn.Module):
-    """Sequences (B, T, A) and modulations of every block -> (B, T, A); T a multiple of 2^(stages-1).
+    """Sequences (B, T, A) and what steers the blocks (B, M) -> (B, T, A); T a multiple of 2^(stages-1).
 
     Set `grad_checkpointing` to recompute each block in the backward pass instead of keeping its activations.
 
@@ -89,29 +89,31 @@ class UNet1d(nn.Module):
         """The blocks that are modulated, in the order of use."""
         return [block for block in self.modules() if isinstance(block, FilmBlock)]
 
-    def modulations(self, levels: Tensor, condition: Tensor) -> list[Tensor]:
-        """What steers each block, (B, W) or (B, 2W), at noise levels (B,) and under conditions (B, G)."""
-        code = F.mish(torch.cat([self.diffusion_step_encoder(levels), condition], dim=-1))  # (B, E+G)
-        return [block.cond_encoder[1](code) for block in self.blocks]
+    def modulation(self, levels: Tensor, condition: Tensor) -> Tensor:
+        """What steers all blocks, (B, M), at noise levels (B,) and under conditions (B, G)."""
+        return self._steer(F.mish(self.diffusion_step_encoder(levels)), F.mish(condition))
 
-    def modulation_tables(self, levels: Tensor, condition: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """`modulations` in two terms: of each of the levels (n,), (n, ...), and of the condition, (B, ...).
+    def modulation_terms(self, levels: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """`modulation` at levels (n,) under conditions (B, G) as a sum: terms (n, M) and (B, M).
 
-        The linear layers of all denoising steps are computed at once, those of the condition only once.
+        So layers run once for all denoising steps. They are affine: f(a, b) = f(a, 0) + f(0, b) - f(0, 0).
         """
         code, condition = F.mish(self.diffusion_step_encoder(levels)), F.mish(condition)  # (n, E), (B, G)
-        tables = []
-        for block in self.blocks:
-            of_code, of_condition = block.cond_encoder[1].weight.split(
-                [self.code_size, condition.shape[1]], 1
-            )
-            bias = block.cond_encoder[1].bias
-            tables.append((F.linear(code, of_code), F.linear(condition, of_condition, bias)))
-        return tables
+        no_code, nothing = (
+            code.new_zeros(len(condition), code.shape[1]),
+            condition.new_zeros(1, condition.shape[1]),
+        )
+        of_levels = self._steer(code, nothing.expand(len(code), -1))  # (n, M)
+        return of_levels, self._steer(no_code, condition) - self._steer(no_code[:1], nothing)
 
-    def forward(self, x: Tensor, modulations: Sequence[Tensor]) -> Tensor:
-        """(B, T, A) -> (B, T, A)."""
-        x, steering = x.transpose(1, 2), iter(modulations)  # (B, A, T)
+    def _steer(self, code: Tensor, condition: Tensor) -> Tensor:
+        both = torch.cat([code, condition], dim=-1)  # (B, E+G)
+        return torch.cat([block.cond_encoder[1](both) for block in self.blocks], dim=-1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(B, T, A) -> (B, T, A), steered by (B, M)."""
+        sizes = [block.modulation_size for block in self.blocks]
+        x, steering = x.transpose(1, 2), iter(modulation[..., None].split(sizes, dim=1))  # (B, A, T)
         copies = []
         for first, second, halve in self.down_modules:  # type: ignore[misc]
             x = self._run(first, x, next(steering))
@@ -149,18 +151,19 @@ class FilmBlock(nn.Module):
         super().__init__()
         self.has_scale = has_scale
         self.conv1 = ConvBlock(width_in, width, kernel_size=kernel_size, num_groups=num_groups)
-        self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(condition_size, (1 + has_scale) * width))
+        self.modulation_size = (1 + has_scale) * width
+        self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(condition_size, self.modulation_size))
         self.conv2 = ConvBlock(width, width, kernel_size=kernel_size, num_groups=num_groups)
         self.residual_conv = Conv1d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """`modulation` is what `cond_encoder` makes of the condition: shifts (B, W), or scales and shifts."""
+        """`modulation` is what `cond_encoder` makes of the condition: [scales and] shifts, (B, .., 1)."""
         y = self.conv1(x)  # (B, W, T)
         if self.has_scale:
-            scale, shift = modulation[..., None].chunk(2, dim=1)  # (B, W, 1) each
+            scale, shift = modulation.chunk(2, dim=1)  # (B, W, 1) each
             y = torch.addcmul(shift, scale, y)
         else:
-            y = y + modulation[..., None]
+            y = y + modulation
         return self.conv2(y) + self.residual_conv(x)
 
 

@@ -16,9 +16,10 @@ def small(**how) -> UNet1d:
 @pytest.mark.parametrize("length", [8, 20])
 def test_sequences_keep_their_length(widths, length):
     net = small(widths=widths)
-    steering = net.modulations(torch.tensor([3, 9]), torch.randn(2, 5))
+    steering = net.modulation(torch.tensor([3, 9]), torch.randn(2, 5))
     assert net(torch.randn(2, length, 3), steering).shape == (2, length, 3)
-    assert len(steering) == 4 * len(widths)
+    assert steering.shape[1] == sum(block.modulation_size for block in net.blocks)
+    assert len(net.blocks) == 4 * len(widths)
 
 
 def test_names_are_those_on_disk():
@@ -67,17 +68,16 @@ def test_a_block_step_by_step(has_scale):
     y = part(block.conv1, x)
     scale = steering[:, :8, None] if has_scale else 1.0
     y = part(block.conv2, scale * y + steering[:, -8:, None])
-    torch.testing.assert_close(block(x, steering), y + block.residual_conv(x))
+    torch.testing.assert_close(block(x, steering[..., None]), y + block.residual_conv(x))
 
 
-def test_tables_are_the_modulations_of_all_steps():
+def test_the_terms_add_up_to_the_modulation_of_every_step():
     net, condition = small(), torch.randn(2, 5)
     levels = torch.tensor([90, 45, 0])
+    of_levels, of_condition = net.modulation_terms(levels, condition)
     for index, level in enumerate(levels):
-        wanted = net.modulations(level.expand(2), condition)
-        tables = net.modulation_tables(levels, condition)
-        for (of_level, of_condition), one in zip(tables, wanted, strict=True):
-            torch.testing.assert_close(of_level[index] + of_condition, one, rtol=1e-5, atol=1e-5)
+        wanted = net.modulation(level.expand(2), condition)
+        torch.testing.assert_close(of_levels[index] + of_condition, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_recomputed_activations_give_the_same_gradients():
@@ -85,7 +85,7 @@ def test_recomputed_activations_give_the_same_gradients():
     found = []
     for is_recomputed in (False, True):
         net.grad_checkpointing = is_recomputed
-        net(x, net.modulations(torch.tensor([3, 9]), torch.ones(2, 5))).square().sum().backward()
+        net(x, net.modulation(torch.tensor([3, 9]), torch.ones(2, 5))).square().sum().backward()
         found.append({name: p.grad for name, p in net.named_parameters()})
         net.zero_grad()
     assert all(value is not None for value in found[0].values())
@@ -95,6 +95,6 @@ def test_recomputed_activations_give_the_same_gradients():
 def test_items_do_not_know_each_other():
     net = small().eval()
     x, condition, levels = torch.randn(3, 8, 3), torch.randn(3, 5), torch.tensor([1, 5, 9])
-    together = net(x, net.modulations(levels, condition))
-    alone = net(x[1:2], net.modulations(levels[1:2], condition[1:2]))
+    together = net(x, net.modulation(levels, condition))
+    alone = net(x[1:2], net.modulation(levels[1:2], condition[1:2]))
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)

@@ -385,7 +385,7 @@ def test_it_learns_to_go_either_way_but_not_between():
         batch[keys.ACTION] = torch.stack([across, steps.expand(size, -1) * 2 - 1], dim=-1)
         return batch
 
-    for _ in range(250):
+    for _ in range(400):
         loss, _ = policy(demonstrations(64))
         loss.backward()
         optimizer.step()

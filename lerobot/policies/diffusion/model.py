@@ -88,17 +88,17 @@ class DiffusionModel(nn.Module):
 
     def predict(self, x: Tensor, *, levels: Tensor, condition: Tensor) -> Tensor:
         """What the U-Net says, (B, T, A), about noisy trajectories (B, T, A) of noise levels (B,)."""
-        return self.unet(x, self.unet.modulations(levels, condition))
+        return self.unet(x, self.unet.modulation(levels, condition))
 
     def sample(self, condition: Tensor, *, draws: Draws, noise: Tensor | None = None) -> Tensor:
         """Trajectories (B, T, A) under conditions (B, G), begun from `noise` (B, T, A) if that is given."""
         size = (len(condition), self.config.horizon, self.config.action_feature.shape[0])  # type: ignore[union-attr]
         x = draws.normal(*size, like=condition) if noise is None else noise
-        tables = self.unet.modulation_tables(self.sampler.levels, condition)
+        of_levels, of_condition = self.unet.modulation_terms(self.sampler.levels, condition)
         with packed(self.unet, num_runs=self.sampler.num_steps, num_rows=x.shape[0] * x.shape[1]):
             for index in range(self.sampler.num_steps):
-                modulations = [of_level[index] + of_condition for of_level, of_condition in tables]
-                x = self.sampler.step(x, self.unet(x, modulations), index=index, draws=draws)
+                said = self.unet(x, of_levels[index] + of_condition)  # (B, T, A)
+                x = self.sampler.step(x, said, index=index, draws=draws)
         return x
 
 

@@ -20,6 +20,7 @@ from lerobot.core.errors import FeatureMismatchError
 from lerobot.nn.draws import Draws
 from lerobot.nn.imagenet import load_imagenet_weights
 from lerobot.nn.loss import Part, Reduction, add_up, count
+from lerobot.nn.unet1d import ConvBlock
 from lerobot.policies.diffusion.config import DiffusionConfig
 from lerobot.policies.diffusion.model import DiffusionModel
 from lerobot.policies.policy import PreTrainedPolicy
@@ -103,8 +104,8 @@ class DiffusionPolicy(PreTrainedPolicy):
 
     @property
     def shard_units(self) -> list[nn.Module]:
-        """The U-Net's blocks; the encoders stay whole."""
-        return list(self.diffusion.unet.blocks)
+        """The U-Net's convolutions with their norms, nearly all of its weights; the rest stays whole."""
+        return [module for module in self.diffusion.unet.modules() if isinstance(module, ConvBlock)]
 
     def _is_real(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Where (B, T) actions count; None everywhere."""
