@@ -85,7 +85,8 @@ def packed(net: nn.Module, *, num_runs: int, num_rows: int) -> Iterator[None]:
     layers = [layer for layer in net.modules() if isinstance(layer, (Conv1d, ConvTranspose1d)) and pays]
     try:
         for layer in layers:
-            if is_product(layer.weight, layer.weight):
+            is_whole = not hasattr(layer.weight, "device_mesh")  # no shard (FSDP)
+            if is_whole and is_product(layer.weight, layer.weight):
                 layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.matrix().contiguous(), num_rows)
         yield
     finally:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError
@@ -364,6 +365,45 @@ def test_nothing_waits_for_the_device(way):
         policy.train()(batch)[0].backward()
         with torch.no_grad():
             policy.eval().plan(batch)
+
+
+# ------------------------------------------------------------------------------------------- beside training
+@pytest.mark.slow
+def test_adapters_take_part_in_every_denoising_step():
+    peft = pytest.importorskip("peft")
+    policy = DiffusionPolicy(vectors_only()).eval()
+    levels, condition = torch.tensor([9, 3]), torch.randn(2, 16)
+    before = policy.diffusion.unet.modulation(levels, condition)
+    peft.get_peft_model(policy, peft.LoraConfig(target_modules=policy.adapter_targets, r=2))
+    added = {name: p for name, p in policy.named_parameters() if "lora_B" in name}
+    assert sum("cond_encoder" in name for name in added) == 8 and len(added) == 8 + 2 * 8 + 1
+    for parameter in added.values():
+        torch.nn.init.normal_(parameter)
+    wanted = policy.diffusion.unet.modulation(levels, condition)
+    assert not torch.allclose(wanted, before)
+    of_levels, of_condition = policy.diffusion.unet.modulation_terms(levels, condition)
+    torch.testing.assert_close(of_levels + of_condition, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_training_step_and_a_denoising_step_are_one_graph_each():
+    policy, batch = DiffusionPolicy(two_cameras()).train(), make_batch(two_cameras())
+    counter = CompileCounterWithBackend("aot_eager")
+    step = torch.compile(policy.forward, backend=counter, fullgraph=True, dynamic=False)
+    torch.manual_seed(0)
+    found = step(batch)[0]
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, policy(batch)[0], rtol=1e-4, atol=1e-5)
+    assert counter.frame_count == 1
+    policy.eval().diffusion.unet.compile(backend=counter, fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        noise = torch.randn(3, 8, 2)
+        torch.manual_seed(0)
+        found = policy.plan(batch, noise=noise)
+        assert counter.frame_count == 2  # ten steps of one graph
+        policy.diffusion.unet._compiled_call_impl = None
+        torch.manual_seed(0)
+        torch.testing.assert_close(policy.plan(batch, noise=noise), found, rtol=1e-4, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- learning

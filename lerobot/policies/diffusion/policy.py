@@ -34,7 +34,7 @@ class DiffusionPolicy(PreTrainedPolicy):
     has_initial_weights = True
     has_static_graph = True
     looks_back = True
-    adapter_targets = r".*\.unet\..*(cond_encoder\.1|block\.0|residual_conv)"
+    adapter_targets = r".*\.unet\..*(cond_encoder\.1|block\.0)"
     config: DiffusionConfig
 
     def __init__(self, config: DiffusionConfig, *, initial_weights: bool = True) -> None:
