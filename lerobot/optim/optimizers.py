@@ -249,7 +249,7 @@ def as_list(params: Any) -> list:
 # there. Smaller policies on a CPU gain little and keep the plain loop, with which recorded runs repeat bit
 # for bit. Where nothing is said, torch takes foreach on GPUs.
 FUSED_DEVICES = ("cuda", "cpu")
-LEAST_FUSED_ON_CPU = 2**23  # numbers
+LEAST_FUSED_ON_CPU = 2**24  # numbers
 
 
 def placed(params: Any) -> dict[str, Any]:

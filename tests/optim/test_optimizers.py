@@ -146,7 +146,7 @@ def test_many_parameters_take_one_kernel_and_files_do_not_say_so(monkeypatch, tm
     assert "fused" not in placed(weights())
     plain = weights()
     trained(AdamWConfig().build(plain), plain)
-    large = [torch.nn.Parameter(torch.zeros(2**22)) for _ in range(2)]
+    large = [torch.nn.Parameter(torch.zeros(2**23)) for _ in range(2)]
     assert placed(large)["fused"] and "fused" not in placed(large[:1])  # on a CPU
     monkeypatch.setattr("lerobot.optim.optimizers.LEAST_FUSED_ON_CPU", 1)
     named = list(zip("ab", weights(), strict=True))
