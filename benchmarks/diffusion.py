@@ -1,12 +1,12 @@
-"""How long a training step and a sampled chunk of Diffusion take on this machine's CPU; beside LeRobot if given.
+"""How long a training step and a sampled chunk of Diffusion take on this CPU; beside LeRobot if given.
 
     .venv/bin/python benchmarks/diffusion.py [--reference /path/to/python] [--batch_size 8] [CASE ...]
 
 Cases: `pusht`, the published network (263 million parameters, horizon 16, one camera 96x96); `default`, the
-defaults of 0.6 (horizon 64, batch norm, an encoder per camera) with two cameras; `small`, widths 64, 128, 256.
-Rows: a training step, a chunk by 100 steps of DDPM, one by 10 of DDIM, each for one observation. "apart" is the
-largest relative difference of losses, and of the mean size of sampled actions: steps begin where the one before
-ended, so rounding grows. The reference needs the package diffusers, for example on its PYTHONPATH.
+defaults of 0.6 (horizon 64, batch norm, an encoder per camera) with two cameras; `small`, widths 64, 128 and
+256. Rows: a training step, a chunk by 100 steps of DDPM and one by 10 of DDIM, for one observation. "apart"
+is the largest relative difference of losses, and of the mean size of sampled actions: steps begin where the
+one before ended, so rounding grows. The reference needs the package diffusers, say on its PYTHONPATH.
 """
 
 import argparse

@@ -113,9 +113,9 @@ def cropped(images: Tensor, size: Size, *, is_random: bool) -> Tensor:
     if room == (0, 0):  # nothing is drawn for it either
         return images
     if is_random and min(room) >= 0:
-        place = {"device": images.device}  # where the numbers stay: nothing waits for them
+        device = images.device  # where the numbers stay: nothing waits for them
         rows, columns = (
-            torch.randint(0, each + 1, (1,), **place) + torch.arange(side, **place)
+            torch.randint(0, each + 1, (1,), device=device) + torch.arange(side, device=device)
             for each, side in zip(room, size, strict=True)
         )
         return images[..., rows[:, None], columns]

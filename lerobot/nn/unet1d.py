@@ -115,14 +115,16 @@ class UNet1d(nn.Module):
         sizes = [block.modulation_size for block in self.blocks]
         x, steering = x.transpose(1, 2), iter(modulation[..., None].split(sizes, dim=1))  # (B, A, T)
         copies = []
-        for first, second, halve in self.down_modules:  # type: ignore[misc]
+        for stage in self.down_modules:
+            first, second, halve = stage.children()
             x = self._run(first, x, next(steering))
             x = self._run(second, x, next(steering))
             copies.append(x)
             x = halve(x)  # (B, W, T/2)
         for block in self.mid_modules:
             x = self._run(block, x, next(steering))
-        for first, second, double in self.up_modules:  # type: ignore[misc]
+        for stage in self.up_modules:
+            first, second, double = stage.children()
             x = torch.cat([x, copies.pop()], dim=1)  # (B, 2W, T)
             x = self._run(first, x, next(steering))
             x = self._run(second, x, next(steering))
