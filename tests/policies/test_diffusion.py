@@ -58,7 +58,7 @@ def make_batch(config: DiffusionConfig, size: int = 3) -> dict:
         ({"crop_ratio": 0.01, "resize_shape": (40, 40)}, "leaves nothing"),
         ({"horizon": 60}, "--policy.horizon=64"),
         ({"horizon": 20, "down_dims": (64, 128)}, None),
-        ({"n_action_steps": 64}, "--policy.n_action_steps=63"),
+        ({"n_obs_steps": 65}, "does not reach the current one.*n_obs_steps=2"),
         ({"use_group_norm": True}, "--policy.pretrained_backbone_weights=null"),
         ({"num_inference_steps": 101}, "between 1 and"),
         ({"kernel_size": 4}, "must be odd"),
@@ -343,6 +343,13 @@ def test_chunks_are_executed_before_the_next_look():
         seen = {name: torch.rand(1, *f.shape) for name, f in policy.config.input_features.items()}
         policy.select_action(seen)
     assert len(runs) == 3 * 10  # actions 1 to 4, 5 to 8 and 9, ten denoising steps each
+
+
+@torch.no_grad()
+def test_a_trajectory_may_end_before_the_next_look_was_due(caplog):
+    policy = DiffusionPolicy(vectors_only(n_action_steps=32)).eval()
+    assert "n_action_steps=32 is more than the 7 actions" in caplog.text
+    assert policy.plan(make_batch(policy.config)).shape == (3, 7, 2)
 
 
 @torch.no_grad()

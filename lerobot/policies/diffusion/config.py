@@ -25,7 +25,7 @@ class DiffusionConfig(PreTrainedConfig):
 
     n_obs_steps: int = 2  # observations the policy looks at, the current one included
     horizon: int = 64  # steps of the trajectory that is denoised, from the oldest observation on
-    n_action_steps: int = 32  # actions that are executed before the next look
+    n_action_steps: int = 32  # actions that are executed before the next look, as far as the horizon reaches
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: normalization("MEAN_STD", "MIN_MAX", "MIN_MAX")
     )  # how each kind of feature is scaled
@@ -99,12 +99,11 @@ class DiffusionConfig(PreTrainedConfig):
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be {' or '.join(known)}.")
-        last = self.n_obs_steps - 1 + self.n_action_steps
-        if last > self.horizon:
+        if self.n_obs_steps > self.horizon:
             raise ConfigError(
-                f"A trajectory of horizon={self.horizon} steps begins {self.n_obs_steps - 1} before the "
-                f"current one, so it does not reach n_action_steps={self.n_action_steps} actions ahead. "
-                f"Type: --policy.n_action_steps={max(1, self.horizon - self.n_obs_steps + 1)}"
+                f"A trajectory of horizon={self.horizon} steps begins at the oldest of n_obs_steps="
+                f"{self.n_obs_steps} observations and does not reach the current one. Type: "
+                f"--policy.n_obs_steps={min(2, self.horizon)}"
             )
         steps = self.num_inference_steps
         if steps is not None and not 1 <= steps <= self.num_train_timesteps:
@@ -176,6 +175,11 @@ class DiffusionConfig(PreTrainedConfig):
             # 0.4.4 brought resizing, and no crop by default with it
             "crop_shape": None if "resize_shape" in tree or "crop_ratio" in tree else (84, 84),
         }
+
+    @property
+    def num_planned(self) -> int:
+        """How many actions from the current step on a trajectory holds."""
+        return self.horizon - self.n_obs_steps + 1
 
     @property
     def observation_delta_indices(self) -> list[int]:

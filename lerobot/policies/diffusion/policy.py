@@ -8,6 +8,7 @@ Paper: Chi et al. 2023, "Diffusion Policy: Visuomotor Policy Learning via Action
 Shapes: B batch, O observation steps, T horizon, A action size, n denoising steps.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from lerobot.policies.diffusion.config import DiffusionConfig
 from lerobot.policies.diffusion.model import DiffusionModel
 from lerobot.policies.policy import PreTrainedPolicy
 
+logger = logging.getLogger(__name__)
+
 
 class DiffusionPolicy(PreTrainedPolicy):
     """Actions by denoising."""
@@ -40,6 +43,14 @@ class DiffusionPolicy(PreTrainedPolicy):
     def __init__(self, config: DiffusionConfig, *, initial_weights: bool = True) -> None:
         """A new policy; `initial_weights` loads the backbones' ImageNet weights that the config names."""
         super().__init__(config)
+        if config.n_action_steps > config.num_planned:
+            logger.warning(
+                "n_action_steps=%d is more than the %d actions that horizon=%d reaches: it looks again after "
+                "those.",
+                config.n_action_steps,
+                config.num_planned,
+                config.horizon,
+            )
         self.diffusion = DiffusionModel(config)
         source = config.pretrained_backbone_weights
         if initial_weights and source:
@@ -93,7 +104,7 @@ class DiffusionPolicy(PreTrainedPolicy):
         noise: Tensor | None = None,
         **how: Any,
     ) -> Tensor:
-        """The next `n_action_steps` actions (B, n_action_steps, A), normalised, for observations (B, O, ...).
+        """The next actions (B, n_action_steps, A), normalised, for observations (B, O, ...).
 
         Args:
             noise: (B, T, A) what the trajectory is made of; drawn if absent.
