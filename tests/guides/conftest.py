@@ -35,6 +35,14 @@ SMALL = [
     "--policy.pretrained_backbone_weights=null",
 ]
 
+SMALL_DIFFUSION = [
+    *SHORT,
+    "--policy.down_dims=[8,16]",
+    "--policy.vision_backbone=resnet10",
+    "--policy.pretrained_backbone_weights=null",
+    "--policy.num_train_timesteps=10",
+]
+
 
 def on_this_machine(text: str) -> str:
     """The text with the device replaced where there is no CUDA; nothing else changes."""

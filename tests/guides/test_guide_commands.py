@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from lerobot.envs.pusht import PushTEnvConfig
 from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.guides.blocks import lines
-from tests.guides.conftest import SHORT, SMALL, write_dataset
+from tests.guides.conftest import SHORT, SMALL, SMALL_DIFFUSION, write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +132,24 @@ def test_torchrun(place):
     progress = json.loads((run / "checkpoints/last/training_state/training_step.json").read_text())
     assert progress["step"] == 2 and progress["num_processes"] == 2
     assert [row["step"] for row in read_metrics(run / METRICS_FILE)] == [1, 2]
+
+
+def test_diffusion(place, guides_hub):
+    place.type(only("diffusion_train"), *SMALL_DIFFUSION)
+    run = place.folder / "outputs/train/diffusion_your_dataset"
+    assert (run / "checkpoints/last/pretrained_model_ema/model.safetensors").is_file()
+    assert "model.safetensors" in guides_hub.repos["model", "me/diffusion_policy"].files()
+
+
+def test_diffusion_on_pusht(place):
+    features = PushTEnvConfig().dataset_features()
+    write_dataset(place.home, "lerobot/pusht", camera="observation.image", size=96, joints=features["action"])
+    size = ["--env.observation_height=96", "--env.observation_width=96"]  # of the pictures recorded
+    place.type(only("diffusion_pusht"), *SMALL_DIFFUSION, *size, "--policy.device=cpu")
+    policy = json.loads(
+        (checkpoint(place.folder / "outputs/train/diffusion_pusht") / "config.json").read_text()
+    )
+    assert policy["input_features"]["observation.image"]["shape"] == [3, 96, 96]
 
 
 def test_the_evaluation_script_of_the_repository(place):

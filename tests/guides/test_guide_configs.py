@@ -120,6 +120,26 @@ def test_act_flags_at_full_size(at_home, tmp_path):
 
 
 @pytest.mark.slow
+def test_diffusion_flags(at_home):
+    others = ("--policy.action_dim", "--policy.num_epochs")  # another robot's, and a thousand epochs
+    said = [flag for flag in flags("diffusion_flags") if not flag.startswith(others)]
+    small = [*SHORT, "--policy.down_dims=[8,16]", "--policy.device=cpu", "--steps=1"]
+    last = train(
+        ["--dataset.repo_id=me/your_dataset", "--policy.type=diffusion", "--output_dir=run", *said, *small]
+    )
+    policy = json.loads((last / "pretrained_model/config.json").read_text())
+    assert (policy["horizon"], policy["n_action_steps"], policy["num_inference_steps"]) == (16, 8, 10)
+    assert policy["spatial_softmax_num_keypoints"] == 256 and policy["vision_backbone"] == "resnet18"
+
+
+def test_diffusion_flags_one_at_a_time():
+    """As somebody types them who reads the list: each fits the defaults of the rest."""
+    base = ["--dataset.repo_id=me/your_dataset", "--policy.type=diffusion"]
+    for flag in flags("diffusion_flags"):
+        assert config(*base, flag).policy.type == "diffusion"
+
+
+@pytest.mark.slow
 def test_the_act_file_trains_and_resumes(place):
     there = place.at("config")
     there.write("training_config.json", "act_config")
