@@ -14,7 +14,7 @@ from typing import Any
 from lerobot.control.attempts import Buildable, Driver, Elsewhere, Frame, Here
 from lerobot.core import keys
 from lerobot.core.errors import DatasetError
-from lerobot.core.observation import OUTCOME_FEATURES, features_of
+from lerobot.core.observation import OUTCOME_FEATURES
 from lerobot.datasets.config import VideoEncoderConfig
 from lerobot.datasets.dataset import LeRobotDataset
 from lerobot.datasets.schema import DEFAULT_FEATURES
