@@ -14,7 +14,7 @@ from torch import Tensor
 from lerobot.core import keys
 from lerobot.core.errors import CheckpointError
 from lerobot.core.hub import HubError, Repo
-from lerobot.nn.resnet import ResNet
+from lerobot.nn.resnet import NumberedResNet, ResNet
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ KNOWN = {
 NO_WEIGHTS = "To start from random weights, type: --policy.pretrained_backbone_weights=null"
 
 
-def load_imagenet_weights(backbone: ResNet, name: str, *, source: str) -> None:
+def load_imagenet_weights(backbone: ResNet | NumberedResNet, name: str, *, source: str) -> None:
     """Fill a backbone called `name` (resnet18, ...) from `source`.
 
     Args:
@@ -46,6 +46,8 @@ def load_imagenet_weights(backbone: ResNet, name: str, *, source: str) -> None:
     """
     path = find_weights(name, source)
     stored = read_weights(path)
+    if isinstance(backbone, NumberedResNet):
+        stored = backbone.own_names(stored)
     wanted = backbone.state_dict()
     weights = {key: value for key, value in stored.items() if key in wanted}
     missing = sorted(

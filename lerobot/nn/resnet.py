@@ -8,7 +8,7 @@ those of torchvision, so its weight files fit (`nn/imagenet.py` finds them).
 Shapes: B batch, C channels, H W height and width of the image; every halving rounds up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -97,17 +97,47 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The last stage's map (B, out_channels, H/32, W/32)."""
-        if images.is_cuda or images.numel() >= LEAST_CHANNELS_LAST:
-            # The order that convolutions compute in; the maps below follow. Weights keep theirs on disk.
-            images = images.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)  # (B, 64, H/2, W/2)
-        x = self.maxpool(x)  # (B, 64, H/4, W/4)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(spare_weights(x, stage))  # the last one: (B, 8*64*e, H/32, W/32)
-        return x
+        return last_map(images, *self.children())
 
 
-def spare_weights(x: Tensor, stage: nn.Sequential) -> Tensor:
+class NumberedResNet(nn.Sequential):
+    """A ResNet whose parts are stored under their places in a row: conv1 as 0, bn1 as 1, stages as 4 to 7."""
+
+    def __init__(self, name: str = "resnet18", *, norm: str = "batch") -> None:
+        net = ResNet(name, norm=norm)
+        super().__init__(*net.children())
+        self.out_channels = net.out_channels
+        self.places = {child: str(place) for place, (child, _) in enumerate(net.named_children())}
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of torchvision's names under the names they have here; the classifier's are left out."""
+        parts = {name: name.partition(".") for name in weights}
+        return {
+            f"{self.places[child]}.{rest}": weights[name]
+            for name, (child, _, rest) in parts.items()
+            if child in self.places
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As of `ResNet`."""
+        return last_map(images, *self)
+
+
+def last_map(
+    images: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module, pool: nn.Module, *stages: nn.Module
+) -> Tensor:
+    """The map (B, out_channels, H/32, W/32) that the parts of a ResNet make of images (B, 3, H, W)."""
+    if images.is_cuda or images.numel() >= LEAST_CHANNELS_LAST:
+        # The order that convolutions compute in; the maps below follow. Weights keep theirs on disk.
+        images = images.contiguous(memory_format=torch.channels_last)
+    x = F.relu(norm(conv(images)), inplace=True)  # (B, 64, H/2, W/2)
+    x = pool(x)  # (B, 64, H/4, W/4)
+    for stage in stages:
+        x = stage(spare_weights(x, stage))  # the last one: (B, 8*64*e, H/32, W/32)
+    return x
+
+
+def spare_weights(x: Tensor, stage: nn.Module) -> Tensor:
     """A map (B, C, H, W) in the order in memory that suits a stage on a CPU.
 
     Convolutions bring their weights to the order of their input, each time; where a map is smaller than the

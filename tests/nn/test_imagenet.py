@@ -4,7 +4,7 @@ from safetensors.torch import save, save_file
 
 from lerobot.core.errors import CheckpointError
 from lerobot.nn.imagenet import KNOWN, find_weights, load_imagenet_weights, weights_version
-from lerobot.nn.resnet import ResNet
+from lerobot.nn.resnet import NumberedResNet, ResNet
 from tests.fakes.hub import FakeHub
 
 
@@ -79,3 +79,12 @@ def test_names_that_fit_no_weights_are_refused(source):
 def test_every_network_of_torchvision_has_weights():
     assert {network for network, _ in KNOWN} == {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
     assert weights_version("resnet50", "ResNet50_Weights.DEFAULT") == "V2"
+
+
+def test_a_backbone_with_numbered_parts_is_filled_by_the_same_file(tmp_path, weights):
+    save_file(weights, tmp_path / "weights.safetensors")
+    named, numbered = ResNet("resnet10"), NumberedResNet("resnet10")
+    for net in (named, numbered):
+        load_imagenet_weights(net, "resnet10", source=str(tmp_path / "weights.safetensors"))
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(named.eval()(images), numbered.eval()(images))
