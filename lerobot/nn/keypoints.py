@@ -113,8 +113,11 @@ def cropped(images: Tensor, size: Size, *, is_random: bool) -> Tensor:
     if room == (0, 0):  # nothing is drawn for it either
         return images
     if is_random and min(room) >= 0:
-        # drawn on the CPU, so a GPU is not waited for
-        top, left = (int(torch.randint(0, each + 1, (1,))) for each in room)
-    else:
-        top, left = (round(each / 2) for each in room)
+        place = {"device": images.device}  # where the numbers stay: nothing waits for them
+        rows, columns = (
+            torch.randint(0, each + 1, (1,), **place) + torch.arange(side, **place)
+            for each, side in zip(room, size, strict=True)
+        )
+        return images[..., rows[:, None], columns]
+    top, left = (round(each / 2) for each in room)
     return images[..., max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]

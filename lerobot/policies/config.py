@@ -44,8 +44,8 @@ class PreTrainedConfig(
 
     # Whether states and actions of any size, any image size and absent cameras fit (padded, resized, masked).
     is_shape_free: ClassVar[bool] = False
-    # Last frames of each episode that are not trained on.
-    drop_n_last_frames: ClassVar[int] = 0
+    # Last frames of each episode that are not trained on; untyped, so that a policy may make it a field.
+    drop_n_last_frames = 0
     # Whether training keeps an average of the weights unless it is told otherwise (--ema.enable).
     uses_ema: ClassVar[bool] = False
 
@@ -102,6 +102,15 @@ class PreTrainedConfig(
         """A config, features included, whose policy trains on a CPU in seconds; the contract tests use it."""
         raise NotImplementedError(f"{cls.__name__} has no tiny() yet.")
 
+    @classmethod
+    def older_defaults(cls, tree: dict[str, Any], *, release: tuple[int, ...]) -> dict[str, Any]:
+        """Defaults, by field, of the release that wrote a file, where they were others than those above.
+
+        Args:
+            tree: what the file holds; what it says of a field is not asked for.
+        """
+        return {}
+
     # --- features by kind
     @property
     def robot_state_feature(self) -> PolicyFeature | None:
@@ -148,6 +157,9 @@ class PreTrainedConfig(
         wanted = cls.get_choice_class(str(tree["type"]))
         if not issubclass(wanted, cls):
             raise CheckpointError(f"{source} belongs to a {tree['type']!r} policy, not to {cls.__name__}.")
+        release = release_of(tree)
+        if release is not None:
+            tree = wanted.older_defaults(tree, release=release) | tree
         unknown: dict[str, Any] = {}
         config = decode(wanted, tree, unknown=unknown)
         if unknown:
@@ -164,6 +176,17 @@ class PreTrainedConfig(
         Path(folder).mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_tree(), indent=4, ensure_ascii=False)
         (Path(folder) / keys.CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def release_of(tree: dict[str, Any]) -> tuple[int, ...] | None:
+    """The first release that writes config files with these fields; None where a person wrote the file.
+
+    Releases write all their fields; one that nobody types tells their files.
+    """
+    if "use_amp" not in tree:
+        return None
+    since = {"pretrained_revision": (0, 6), "use_peft": (0, 4, 3), "pretrained_path": (0, 4)}
+    return next((release for name, release in since.items() if name in tree), (0, 3))
 
 
 def normalization(visual: str, state: str, action: str) -> dict[str, NormalizationMode]:

@@ -1,14 +1,14 @@
 """What every policy keeps to. A policy joins by existing: its config's `tiny()` is what is tested."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lerobot.core import keys
-from lerobot.core.config import Text, decode
+from lerobot.core.config import Text, decode, default_of
 from lerobot.core.errors import CheckpointError
 from lerobot.core.types import FeatureType
 from lerobot.policies.build import get_policy_class, make_policy, make_pre_post_processors
@@ -70,8 +70,13 @@ def test_a_file_gives_the_config_back(config, tmp_path):
 
 
 def test_flags_give_the_config_back(config):
-    """`--policy.{name}={value}` of every field that is set, as scripts write them."""
-    given = {name: value for name, value in config.__dict__.items() if value is not None}
+    """`--policy.{name}={value}` of every field that is set, or switched off, as scripts write them."""
+    by_default = {field.name: default_of(field) for field in fields(config)}
+    given = {
+        name: value
+        for name, value in config.__dict__.items()
+        if value is not None or by_default[name] is not None
+    }
     flags = {name: Text(str(value)) for name, value in given.items()}
     again = decode(PreTrainedConfig, {"type": config.type} | flags)
     assert {name: again.__dict__[name] for name in given} == given

@@ -1,0 +1,1 @@
+"""Diffusion Policy: actions by denoising."""
