@@ -5,7 +5,7 @@ Paper: Lee et al. 2024, "Behavior Generation with Latent Actions".
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lerobot.core import keys
 from lerobot.core.config import encode
@@ -104,6 +104,12 @@ class VQBeTConfig(PreTrainedConfig):
             raise ConfigError(
                 f"--policy.crop_shape={self.crop_shape}: expected height and width of at least 1, or null."
             )
+        if self.use_group_norm and self.pretrained_backbone_weights:
+            raise ConfigError(
+                "use_group_norm=true replaces the norms that pretrained_backbone_weights="
+                f"{self.pretrained_backbone_weights} were trained with. Type: "
+                "--policy.pretrained_backbone_weights=null or --policy.use_group_norm=false"
+            )
         if self.gpt_hidden_dim % self.gpt_n_head:
             raise ConfigError(
                 f"gpt_hidden_dim={self.gpt_hidden_dim} must be a multiple of gpt_n_head={self.gpt_n_head}."
@@ -114,6 +120,11 @@ class VQBeTConfig(PreTrainedConfig):
                 f"{self.num_tokens} tokens, more than the GPT has positions for. "
                 f"Type: --policy.gpt_block_size={self.num_tokens}"
             )
+
+    @classmethod
+    def older_defaults(cls, tree: dict[str, Any], *, release: tuple[int, ...]) -> dict[str, Any]:
+        """The backbone began from zero, with group norm, before 0.6."""
+        return {} if release >= (0, 6) else {"pretrained_backbone_weights": None, "use_group_norm": True}
 
     # --- what follows from the fields
     @property
@@ -166,13 +177,7 @@ class VQBeTConfig(PreTrainedConfig):
 
         Raises:
             FeatureMismatchError: the inputs are others, the crop does not fit, or there is no action.
-            ConfigError: the backbone's weights are not for its norms.
         """
-        if self.use_group_norm and self.pretrained_backbone_weights:
-            raise ConfigError(
-                f"The weights {self.pretrained_backbone_weights} belong to a backbone with batch norm. "
-                "Type: --policy.use_group_norm=false, or --policy.pretrained_backbone_weights=null"
-            )
         cameras, env, state = self.image_features, self.env_state_feature, self.robot_state_feature
         has_eye = len(cameras) == 1 or (not cameras and env is not None)
         if not has_eye or state is None or len(self.input_features) != 2:
