@@ -13,7 +13,7 @@ them as one large batch would.
 Shapes: N vectors, D width, K entries of a codebook, G layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,23 +57,22 @@ class ResidualVQ(nn.Module):
         Args:
             weight: (N,) how much each vector counts in the averages.
         """
-        codes, shown = [], []
+        rounded, codes, misses, shown = [], [], [], []
         with torch.autocast(x.device.type, enabled=False):
             rest = x.float()  # (N, D)
-            total, misses = torch.zeros_like(rest), torch.zeros_like(rest)
             for book in self.codebooks:
                 code = book.nearest(rest)  # (N,)
-                found = book(code)  # (N, D)
-                misses = misses + (rest - found).square()
+                gap = book(code) - rest  # (N, D)
+                misses.append(gap.square())
                 if self.training:
                     shown.append(book.statistics(rest.detach(), code, weight))
-                rounded = rest + (found - rest).detach()  # the gradient passes straight through
-                total, rest = total + rounded, rest - rounded.detach()
                 codes.append(code)
+                rounded.append(rest + gap.detach())  # the gradient passes straight through
+                rest = rest - rounded[-1].detach()
         if shown:
             fresh = torch.stack(shown)  # (G, K, 1 + D)
             self.collected = fresh if self.collected is None else self.collected + fresh
-        return Quantised(total, torch.stack(codes, dim=-1), misses)
+        return Quantised(sum_of(rounded), torch.stack(codes, dim=-1), sum_of(misses))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -88,12 +87,13 @@ class ResidualVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors (..., D) of codes (..., G)."""
-        vectors = [book(code) for book, code in zip(self.codebooks, codes.unbind(-1), strict=True)]
-        return torch.stack(vectors).sum(0)  # (..., D)
+        return sum_of([book(code) for book, code in zip(self.codebooks, codes.unbind(-1), strict=True)])
 
     @torch.no_grad()
     def advance(self, add_up: Callable[[Tensor], Tensor]) -> None:
         """Move the codebooks by what was collected, which is then forgotten.
+
+        Nothing moves by vectors that are no numbers, or by none.
 
         Args:
             add_up: the sum of a tensor over all processes that train together.
@@ -101,8 +101,18 @@ class ResidualVQ(nn.Module):
         if self.collected is None:
             return
         shown, self.collected = add_up(self.collected), None
-        for book, its in zip(self.codebooks, shown.unbind(0), strict=True):
-            book.move(its, is_frozen=self.freeze_codebook)
+        counts, sums = shown[..., 0], shown[..., 1:]  # (G, K), (G, K, D)
+        is_sound = shown.isfinite().all() & (counts.sum() > 0) & ~self.freeze_codebook
+        books = self.codebooks
+        sizes = torch.cat([book.cluster_size for book in books]).lerp_(counts, 1 - DECAY)  # (G, K)
+        averages = torch.cat([book.embed_avg for book in books]).lerp_(sums, 1 - DECAY)  # (G, K, D)
+        totals = sizes.sum(1, keepdim=True)  # (G, 1)
+        smoothed = (sizes + SMOOTHING) / (totals + SMOOTHING * sizes.shape[1]) * totals  # (G, K)
+        vectors = averages / smoothed[..., None]  # (G, K, D)
+        for layer, book in enumerate(books):
+            held = (book.cluster_size, book.embed_avg, book.embed)
+            for old, new in zip(held, (sizes, averages, vectors), strict=True):
+                old.copy_(torch.where(is_sound, new[layer], old))
 
 
 class Codebook(nn.Module):
@@ -130,23 +140,18 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def nearest(self, x: Tensor) -> Tensor:
         """The code (N,) of the nearest vector to each of (N, D)."""
-        return torch.cdist(x, self.embed[0]).argmin(-1)
+        vectors = self.embed[0]  # (K, D)
+        # |x - e|^2 without |x|^2, which all of them share, over -2
+        return torch.addmm(vectors.square().sum(1), x, vectors.t(), beta=-0.5).argmax(-1)
 
     def statistics(self, x: Tensor, codes: Tensor, weight: Tensor | None) -> Tensor:
         """How many vectors of (N, D) chose each entry, and their sum: (K, 1 + D)."""
-        chosen = F.one_hot(codes, self.embed.shape[1]).to(x.dtype)  # (N, K)
-        if weight is not None:
-            chosen = chosen * weight[:, None]
+        chosen = torch.zeros(len(x), self.embed.shape[1], dtype=x.dtype, device=x.device)  # (N, K)
+        chosen.scatter_(1, codes[:, None], 1.0 if weight is None else weight[:, None].to(x.dtype))
         return torch.cat([chosen.sum(0)[:, None], chosen.t() @ x], dim=1)
 
-    def move(self, shown: Tensor, *, is_frozen: Tensor) -> None:
-        """Take in statistics (K, 1 + D); those of a batch without finite numbers, or of nothing, are not."""
-        counts, sums = shown[None, :, 0], shown[None, :, 1:]  # (1, K), (1, K, D)
-        sizes = self.cluster_size.lerp(counts, 1 - DECAY)
-        averages = self.embed_avg.lerp(sums, 1 - DECAY)
-        total = sizes.sum()
-        smoothed = (sizes + SMOOTHING) / (total + SMOOTHING * sizes.shape[1]) * total  # (1, K)
-        is_sound = shown.isfinite().all() & (counts.sum() > 0) & ~is_frozen
-        fresh = (sizes, averages, averages / smoothed[..., None])
-        for held, new in zip((self.cluster_size, self.embed_avg, self.embed), fresh, strict=True):
-            held.copy_(torch.where(is_sound, new, held))
+
+def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of one and more tensors, in order."""
+    first, *others = parts
+    return sum(others, start=first)
