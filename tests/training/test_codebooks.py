@@ -73,6 +73,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(vqbet_flags, tmp_path, step):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_a_run_that_ends_in_the_first_phase_is_doubted(vqbet_flags, tmp_path, caplog):
+    train(vqbet_flags(tmp_path / "short", "--steps=2", "--batch_size=4", "--save_freq=0"))
+    (said,) = [r.message for r in caplog.records if "first phase" in r.message]
+    assert "All 2 steps" in said and "--policy.n_vqvae_training_steps=1" in said
+    caplog.clear()
+    train(vqbet_flags(tmp_path / "long", "--steps=2", "--batch_size=4", "--policy.n_vqvae_training_steps=1"))
+    assert "first phase" not in caplog.text
+
+
 @pytest.mark.parametrize("more", [[], ["--gradient_accumulation_steps=2"]], ids=["plain", "accumulated"])
 def test_two_processes_learn_the_codes_of_one(vqbet_flags, tmp_path, more):
     how = ["--policy.n_vqvae_training_steps=5", "--steps=4", "--save_freq=0", *more]

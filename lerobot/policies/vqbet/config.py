@@ -172,6 +172,16 @@ class VQBeTConfig(PreTrainedConfig):
             num_vqvae_training_steps=self.n_vqvae_training_steps,
         )
 
+    def doubt_about(self, *, steps: int) -> str | None:
+        """A run that ends in its first phase learns codes, and never which of them to choose."""
+        if steps > self.n_vqvae_training_steps:
+            return None
+        return (
+            f"All {steps} steps of this run are of VQ-BeT's first phase, which learns codes for actions: "
+            "afterwards it still acts at random. Train longer, or type: "
+            f"--policy.n_vqvae_training_steps={max(1, steps // 4)}"
+        )
+
     def validate_features(self) -> None:
         """Check that there is one camera, or else an environment state, beside the robot's state.
 
