@@ -4,11 +4,11 @@
 
 The networks are the published one (pictures of 96x96 cropped to 84x84, GPT of 8 layers) with batch norm, the
 default, and with group norm, and a small one. `codes` is a step of the first phase, `step` one of the second,
-`chunk` a plan for one episode. Data and weights are made up; both sides load the same files, draw from the same
-seeds, and take their steps in turn, each in a process of its own, so that whatever else the machine does meets
-both. Medians; CPU is the time of all threads. "apart" is the largest relative difference of the steps' losses:
-every step begins where the one before ended, so rounding grows. It says something with --dropout 0 alone: ours
-draws dropout's random numbers in another way.
+`chunk` a plan for one episode. Data and weights are made up; both sides load the same files, draw from the
+same seeds, and take their steps in turn, each in a process of its own, so that whatever else the machine does
+meets both. Medians; CPU is the time of all threads. "apart" is the largest relative difference of the steps'
+losses: every step begins where the one before ended, so rounding grows. It says something with --dropout 0
+alone: ours draws dropout's random numbers in another way.
 """
 
 import argparse

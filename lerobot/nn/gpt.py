@@ -8,6 +8,8 @@ those of published VQ-BeT files.
 Shapes: B batch, S tokens, D model width, h heads, d width per head, Q tokens that are asked for.
 """
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -74,12 +76,13 @@ class GPT(nn.Module):
     @property
     def blocks(self) -> list["Block"]:
         """The layers, first to last."""
-        return list(self.transformer["h"])  # type: ignore[arg-type]
+        return list(cast(nn.ModuleList, self.transformer["h"]))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """(B, S, width_in) -> (B, S, width_out), or (B, Q, width_out) of the tokens (Q,) that `at` names."""
         parts, num_tokens = self.transformer, x.shape[1]
-        x = parts["drop"](parts["wte"](x) + parts["wpe"].weight[:num_tokens])  # (B, S, D)
+        positions = parts.get_parameter("wpe.weight")[:num_tokens]  # (S, D)
+        x = parts["drop"](parts["wte"](x) + positions)  # (B, S, D)
         is_seen = self.blocks[0].attn.bias[:, :, :num_tokens, :num_tokens] > 0  # (1, 1, S, S)
         for block in self.blocks:
             chosen = at if block is self.blocks[-1] else None  # the others' outputs are read by later layers

@@ -49,7 +49,7 @@ class ResidualVQ(nn.Module):
     @property
     def codebooks(self) -> list["Codebook"]:
         """First layer to last."""
-        return [layer["_codebook"] for layer in self.layers]  # type: ignore[index, misc]
+        return [layer["_codebook"] for layer in self.layers]  # type: ignore[index]
 
     def forward(self, x: Tensor, *, weight: Tensor | None = None) -> Quantised:
         """Vectors (N, D), rounded in float32; in training mode they are collected for `advance`.

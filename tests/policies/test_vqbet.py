@@ -15,6 +15,7 @@ from lerobot.nn.draws import Draws
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.vqbet.config import VQBeTConfig
 from lerobot.policies.vqbet.policy import VQBeTPolicy
+from tests.training.test_no_waiting import NoWaiting
 
 STATE, ENV = PolicyFeature(FeatureType.STATE, (3,)), PolicyFeature(FeatureType.ENV, (5,))
 TOP = keys.IMAGES_PREFIX + "top"
@@ -294,8 +295,22 @@ def test_the_phase_is_that_of_the_weights(how):
         policy.state_dict()[FLAG].fill_(True)
     assert "offset_loss" in policy(batch)[1]
     with torch.inference_mode():
-        twin = copy.deepcopy(policy)
-        assert "offset_loss" in twin(batch)[1]
+        for twin in (copy.deepcopy(policy), VQBeTPolicy(states_only())):
+            assert "offset_loss" in twin(batch)[1]
+            twin.state_dict()[FLAG].fill_(False)
+            assert "recon_l1_error" in twin.eval()(batch)[1]
+
+
+def test_nothing_in_a_step_waits_for_the_device():
+    policy = first_phase(3)
+    batch = make_batch(policy.config)
+    policy(batch)  # reads the flag
+    with NoWaiting():
+        for _ in range(4):
+            loss, info = policy(batch)
+            loss.backward()
+            policy.update()
+    assert "offset_loss" in info and policy.vqvae.num_steps == 3
 
 
 def test_a_resumed_run_goes_on_with_phase_one():

@@ -103,8 +103,9 @@ class VQBeT(nn.Module):
 def keypoint_encoder(config: VQBeTConfig) -> KeypointEncoder:
     """The encoder of the one camera."""
     (camera,) = config.image_features.values()
+    _, height, width = camera.shape
     return KeypointEncoder(
-        camera.shape[1:],
+        (height, width),
         num_keypoints=config.spatial_softmax_num_keypoints,
         resnet=config.vision_backbone,
         norm="group" if config.use_group_norm else "batch",
@@ -193,9 +194,8 @@ class VQVAE(nn.Module):
         flag = self.discretized
         if torch.compiler.is_compiling():
             return self._is_discretized
-        as_read = (id(flag), -1 if flag.is_inference() else flag._version)
-        if as_read != self._flag_as_read or flag.is_inference():
-            self._is_discretized, self._flag_as_read = bool(flag), as_read
+        if flag.is_inference() or self._flag_as_read != state_of(flag):
+            self._is_discretized, self._flag_as_read = bool(flag), state_of(flag)
         return self._is_discretized
 
     def forward(self, chunks: Tensor, *, weight: Tensor | None = None) -> tuple[Tensor, Quantised]:
@@ -226,7 +226,12 @@ class VQVAE(nn.Module):
         """Begin phase 2: from now on codes mean what they mean."""
         self.discretized.fill_(True)
         self.vq_layer.freeze_codebook.fill_(True)
-        self._is_discretized = True
+        self._is_discretized, self._flag_as_read = True, state_of(self.discretized)
+
+
+def state_of(flag: Tensor) -> tuple[int, int]:
+    """What differs once a flag was written to, or replaced; of inference mode's tensors nothing tells."""
+    return id(flag), -1 if flag.is_inference() else flag._version
 
 
 def three_layers(width_in: int, hidden: int, width_out: int) -> nn.Sequential:
