@@ -39,13 +39,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def is_wide(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN multiplies these: large, float32, on a CPU with AVX-512; not in compiled code."""
+    """Whether oneDNN multiplies these: large, and `is_onednn`."""
+    return is_large(x, weight.shape[0]) and is_onednn(x, weight)
+
+
+def is_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN could: float32, on a CPU with AVX-512; not in compiled code."""
     return (
         HAS_WIDE_KERNELS
         and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and is_large(x, weight.shape[0])
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lerobot.nn.conv1d import Conv1d, ConvTranspose1d
+
 FINAL_GROUPS = 8  # of the last norm, whatever the others have: so it was published
 
 
@@ -79,7 +81,7 @@ class UNet1d(nn.Module):
         )
         self.final_conv = nn.Sequential(
             ConvBlock(widths[0], widths[0], kernel_size=kernel_size, num_groups=FINAL_GROUPS),
-            nn.Conv1d(widths[0], size, 1),
+            Conv1d(widths[0], size, 1),
         )
 
     @property
@@ -149,7 +151,7 @@ class FilmBlock(nn.Module):
         self.conv1 = ConvBlock(width_in, width, kernel_size=kernel_size, num_groups=num_groups)
         self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(condition_size, (1 + has_scale) * width))
         self.conv2 = ConvBlock(width, width, kernel_size=kernel_size, num_groups=num_groups)
-        self.residual_conv = nn.Conv1d(width_in, width, 1) if width_in != width else nn.Identity()
+        self.residual_conv = Conv1d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """`modulation` is what `cond_encoder` makes of the condition: shifts (B, W), or scales and shifts."""
@@ -168,7 +170,7 @@ class ConvBlock(nn.Module):
     def __init__(self, width_in: int, width: int, *, kernel_size: int, num_groups: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv1d(width_in, width, kernel_size, padding=kernel_size // 2),
+            Conv1d(width_in, width, kernel_size, padding=kernel_size // 2),
             nn.GroupNorm(num_groups, width),
             nn.Mish(),
         )
@@ -197,9 +199,9 @@ class StepCode(nn.Module):
 
 def halving(width: int) -> nn.Module:
     """(B, W, T) -> (B, W, T/2)."""
-    return nn.Conv1d(width, width, 3, stride=2, padding=1)
+    return Conv1d(width, width, 3, stride=2, padding=1)
 
 
 def doubling(width: int) -> nn.Module:
     """(B, W, T) -> (B, W, 2T)."""
-    return nn.ConvTranspose1d(width, width, 4, stride=2, padding=1)
+    return ConvTranspose1d(width, width, 4, stride=2, padding=1)

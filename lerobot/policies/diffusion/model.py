@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lerobot.nn.conv1d import packed
 from lerobot.nn.ddpm import NoiseSchedule, Sampler
 from lerobot.nn.draws import Draws
 from lerobot.nn.keypoints import KeypointEncoder
@@ -94,9 +95,10 @@ class DiffusionModel(nn.Module):
         size = (len(condition), self.config.horizon, self.config.action_feature.shape[0])  # type: ignore[union-attr]
         x = draws.normal(*size, like=condition) if noise is None else noise
         tables = self.unet.modulation_tables(self.sampler.levels, condition)
-        for index in range(self.sampler.num_steps):
-            modulations = [of_level[index] + of_condition for of_level, of_condition in tables]
-            x = self.sampler.step(x, self.unet(x, modulations), index=index, draws=draws)
+        with packed(self.unet, num_runs=self.sampler.num_steps, num_rows=x.shape[0] * x.shape[1]):
+            for index in range(self.sampler.num_steps):
+                modulations = [of_level[index] + of_condition for of_level, of_condition in tables]
+                x = self.sampler.step(x, self.unet(x, modulations), index=index, draws=draws)
         return x
 
 
