@@ -6,7 +6,7 @@ Cases: `default`, the published network with batch norm (pictures of 96x96 cropp
 layers); `group`, the same with group norm, as it was before 0.6; `small`, a GPT a quarter as wide. Rows: a
 training step of the first phase (`codes`), one of the second (`step`), a plan for one observation. "apart" is
 the largest relative difference of losses, and of the mean size of actions: steps begin where the one before
-ended, so rounding grows. It says something with --dropout 0 alone: ours draws dropout's numbers in another way.
+ended, so rounding grows. It says something with --dropout 0 alone: ours draws dropout's in another way.
 """
 
 import argparse
