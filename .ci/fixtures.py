@@ -18,6 +18,7 @@ PARTS += [
     "policies/legacy_act",
     "policies/diffusion",
     "policies/legacy_diffusion",
+    "policies/vqbet",
     "train_runs",
 ]
 

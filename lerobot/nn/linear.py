@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 LEAST_MULTIPLICATIONS = 2**24  # from here on oneDNN's start costs nothing
+LEAST_WITHOUT_GRADIENT = 2**21  # from here on it costs less than it saves; no recorded run is at stake
 HAS_WIDE_KERNELS = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
@@ -40,7 +41,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def is_wide(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies these: large, and `is_onednn`."""
-    return is_large(x, weight.shape[0]) and is_onednn(x, weight)
+    least = LEAST_MULTIPLICATIONS if torch.is_grad_enabled() else LEAST_WITHOUT_GRADIENT
+    return x.numel() * weight.shape[0] >= least and is_onednn(x, weight)
 
 
 def is_onednn(x: Tensor, weight: Tensor) -> bool:

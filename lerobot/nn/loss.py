@@ -61,6 +61,8 @@ def count(mask: Tensor, weight: Tensor | None = None) -> Tensor:
 
 def _total(part: Part, weight: Tensor | None) -> Tensor:
     mask = part.mask
+    if mask is None and weight is None:
+        return torch.full((), part.values.numel(), device=part.values.device)
     if mask is None:
         mask = part.values.new_ones(len(part.values), dtype=torch.bool)  # (B,)
     return count(mask, weight) * (part.values.numel() // max(1, mask.numel()))

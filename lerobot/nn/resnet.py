@@ -22,6 +22,7 @@ CHANNELS_PER_GROUP = 16  # group norm's group size in visuomotor policies
 # Values from which on pictures are worth another order in memory on a CPU; smaller ones keep the order of
 # sums of recorded runs, which then repeat bit for bit.
 LEAST_CHANNELS_LAST = 2**18
+LEAST_WITHOUT_GRADIENT = 2**15  # of these nothing was recorded
 
 
 def frozen_norm(width: int) -> nn.Module:
@@ -127,7 +128,8 @@ def last_map(
     images: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module, pool: nn.Module, *stages: nn.Module
 ) -> Tensor:
     """The map (B, out_channels, H/32, W/32) that the parts of a ResNet make of images (B, 3, H, W)."""
-    is_last = images.is_cuda or images.numel() >= LEAST_CHANNELS_LAST
+    least = LEAST_CHANNELS_LAST if torch.is_grad_enabled() else LEAST_WITHOUT_GRADIENT
+    is_last = images.is_cuda or images.numel() >= least
     if is_last:
         # The order that convolutions compute in; the maps below follow. Weights keep theirs on disk.
         images = images.contiguous(memory_format=torch.channels_last)

@@ -90,6 +90,10 @@ class PreTrainedConfig(
         """The published learning-rate schedule of this policy, or None."""
         return None
 
+    def doubt_about(self, *, steps: int) -> str | None:
+        """What a training run of so many steps will not achieve, as a warning; None where nothing speaks."""
+        return None
+
     def validate_features(self) -> None:
         """Check that the input and output features fit this policy.
 

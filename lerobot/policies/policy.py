@@ -7,7 +7,7 @@ Shapes: B batch, O observations a policy looks at, T actions of a chunk, A actio
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -34,6 +34,11 @@ Steps = tuple[list[ProcessorStep], list[ProcessorStep]]
 PUBLISHED = ("*.safetensors", "*.json", "*.yaml", "*.md")
 
 
+def alone(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, where there is one."""
+    return value
+
+
 class PreTrainedPolicy(Acting):
     """Base of all policies. A policy writes `__init__`, `forward` and `plan`.
 
@@ -48,7 +53,9 @@ class PreTrainedPolicy(Acting):
     a checkpoint has its own; `has_item_losses`, whether `forward` weighs items, which one that takes a batch
     alone does not; `adapter_targets`, which layers `--peft` adapts unless it is told: the ends of their
     names, or a regex over whole names; `has_static_graph`, whether the loss reaches the same parameters at
-    every step; `looks_back`, whether `plan` reads the last `n_obs_steps` observations, on an axis O.
+    every step; `looks_back`, whether `plan` reads the last `n_obs_steps` observations, on an axis O;
+    `batch_facts`, names of numbers in the info that speak of one batch and do not add up (a maximum, a count
+    of different things): of several batches together the mean of them is shown.
 
     **Episodes side by side.** `act` takes a batch of episodes with a `Memory` each, which may have begun at
     different times; `select_action` is `act` for episodes that all began at the last `reset`.
@@ -60,6 +67,9 @@ class PreTrainedPolicy(Acting):
     has_item_losses: ClassVar[bool] = True
     adapter_targets: ClassVar[list[str] | str | None] = None
     has_static_graph: ClassVar[bool] = False
+    batch_facts: ClassVar[tuple[str, ...]] = ()
+    # The sum of a tensor over all processes that train together; training sets it where there are several.
+    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(alone)
 
     def __init_subclass__(cls, **how: Any) -> None:
         super().__init_subclass__(**how)
@@ -109,7 +119,18 @@ class PreTrainedPolicy(Acting):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def update(self) -> None:
-        """Called after each optimizer step, for policies that keep a slow copy of themselves."""
+        """Called after each optimizer step: for slow copies, and averages that learn without gradients."""
+
+    def progress(self) -> dict[str, Any]:
+        """Plain values that a run goes on from and no weight holds; a checkpoint keeps them."""
+        return {}
+
+    def resume(self, progress: Mapping[str, Any], *, step: int) -> None:
+        """Called on the policy of a checkpoint whose run goes on, after `step` optimizer steps.
+
+        Args:
+            progress: what `progress` gave then; empty in checkpoints of other releases.
+        """
 
     def count_tokens(self, batch: Mapping[str, Any]) -> Tensor | int | None:
         """How many tokens of a preprocessed batch its transformer reads; None where that is no measure of it.

@@ -4,6 +4,7 @@ TrainConfig --start--> dataset + policy + pipelines + optimizer (+ the checkpoin
 """
 
 import dataclasses
+import logging
 import math
 import random
 import time
@@ -63,6 +64,8 @@ from lerobot.training.sampling.weighting import Weighting, build_weighting
 from lerobot.training.spread import for_this_world, spread
 from lerobot.training.startup import spare_compiler
 from lerobot.training.transfer import feed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -268,6 +271,8 @@ def start(cfg: TrainConfig, world: World) -> Run:
     curriculum = build_curriculum(cfg, source, world)
     loader = build_loader(cfg, source, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
+    if world.is_main and (doubt := policy.config.doubt_about(steps=cfg.steps)):
+        logger.warning("%s", doubt)
     if cfg.grad_checkpointing:
         policy.enable_grad_checkpointing()
     add_adapters(policy, cfg)

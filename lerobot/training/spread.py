@@ -32,6 +32,7 @@ def spread(cfg: TrainConfig, policy: PreTrainedPolicy, world: World) -> nn.Modul
     """What to call for the loss: the policy itself in one process or in shards, else a copy of many."""
     if world.size == 1:
         return policy
+    policy.sum_over_processes = world.add_up
     if cfg.parallelism == "fsdp":
         is_half = half_precision(cfg, world.device) is torch.bfloat16
         return shard(policy, world.device, units=policy.shard_units, half=torch.bfloat16 if is_half else None)

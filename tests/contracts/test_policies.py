@@ -125,7 +125,7 @@ def equal_draws(monkeypatch):
 
         return draw
 
-    for name in ("rand", "randn", "rand_like", "randn_like", "randint"):
+    for name in ("rand", "randn", "rand_like", "randn_like", "randint", "multinomial"):
         monkeypatch.setattr(torch, name, patched(name, getattr(torch, name)))
 
 
@@ -177,7 +177,9 @@ def test_accumulated_parts_equal_the_whole(config, is_weighted, equal_draws):
         losses.append((loss.detach(), info or {}))
     torch.testing.assert_close(losses[0][0] + losses[1][0], whole.detach())
     for name, value in (whole_info or {}).items():
-        if name != "item_losses" and isinstance(value, torch.Tensor) and value.numel() == 1:
+        if name in policy.batch_facts:
+            assert torch.isfinite(losses[0][1][name] + losses[1][1][name])
+        elif name != "item_losses" and isinstance(value, torch.Tensor) and value.numel() == 1:
             torch.testing.assert_close(losses[0][1][name] + losses[1][1][name], value)
     found = gradients(policy)
     assert found.keys() == expected.keys()

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 # process asks for the values, which some parts add up over all of them; the first one writes them. The
 # tensors of the averaged weights (`ema.weights`, by name) have files of their own.
 PARTS = ("scaler", "guard", "ema", "patience", "curriculum", "blend")
+POLICY = "policy"  # what the policy itself asks to be kept
 WEIGHTS, AVERAGE, OPTIMIZER = "weights/", "ema/", "optimizer/"  # beginnings of names in a snapshot
 
 
@@ -77,6 +78,8 @@ def save_checkpoint(run: Run) -> None:
     groups = deepcopy(tree["param_groups"])
     scheduler = deepcopy(run.scheduler.state_dict()) if run.scheduler else None
     extra: dict[str, Any] = {"sampler": run.position.state(), "meters": meters, **parts}
+    if progress := policy.progress():
+        extra[POLICY] = progress
 
     # A stored config that says "resume" would do so whenever it is read.
     config = encode(replace(cfg, resume=False, checkpoint_path=None))
@@ -176,6 +179,7 @@ def restore_state(run: Run) -> None:
         )
     apply_changes(run, folder / keys.PRETRAINED_FOLDER / keys.TRAIN_CONFIG_FILE)
     restore_parts(run, progress.extra | (run.ema.load(folder) if run.ema else {}), source=folder)
+    run.policy.resume(progress.extra.get(POLICY, {}), step=progress.step)
     before, now = progress.num_processes or run.world.size, run.world.size
     if now > before:
         which = f"rank {before}" if now == before + 1 else f"ranks {before} to {now - 1}"

@@ -1,0 +1,1 @@
+"""VQ-BeT: behaviour transformer whose actions are codes of a residual VQ-VAE."""
