@@ -24,6 +24,6 @@ def shifted(pictures: Tensor, *, down: Tensor, across: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
     rows = (torch.arange(height, device=down.device) + down[:, None]).clamp(0, height - 1)  # (B, H)
     columns = (torch.arange(width, device=across.device) + across[:, None]).clamp(0, width - 1)  # (B, W)
-    return pictures.gather(2, rows[:, None, :, None].expand_as(pictures)).gather(
-        3, columns[:, None, None, :].expand_as(pictures)
-    )
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H*W)
+    flat = pictures.flatten(2)  # (B, C, H*W)
+    return flat.gather(2, pixels[:, None].expand_as(flat)).view_as(pictures)

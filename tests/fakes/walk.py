@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from lerobot.core.errors import EnvironmentSetupError
 from lerobot.core.types import FeatureType, PolicyFeature
-from lerobot.envs.base import EnvConfig
+from lerobot.envs.base import EnvConfig, vector_feature, video_feature
 from lerobot.nn.draws import Draws
 from lerobot.policies.config import PreTrainedConfig
 from lerobot.policies.policy import PreTrainedPolicy
@@ -48,7 +48,11 @@ class WalkConfig(EnvConfig):
         }
 
     def dataset_features(self):
-        raise NotImplementedError
+        return {
+            STATE: vector_feature(("x", "steps")),
+            IMAGE: video_feature(height=self.height, width=WIDTH),
+            ACTION: vector_feature([f"step_{i}" for i in range(self.action_size)]),
+        }
 
 
 class Walk(gymnasium.Env):

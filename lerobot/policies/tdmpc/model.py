@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lerobot.nn.linear import Linear, is_wide
+from lerobot.nn.activation import Mish, Tanh
+from lerobot.nn.linear import Linear
 from lerobot.policies.tdmpc.config import CONV_KERNELS, TDMPCConfig, map_size
 
 
@@ -57,10 +58,13 @@ class WorldModel(nn.Module):
         """The latent state (..., D) of what is seen."""
         return self._encoder(seen)
 
-    def imagine(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """The next latent state (..., D) and the reward (...) of an action (..., A) in a state (..., D)."""
-        both = torch.cat([latent, action], dim=-1)  # (..., D+A)
-        return self._dynamics(both), self._reward(both).squeeze(-1)
+    def imagine(self, latent: Tensor, action: Tensor) -> Tensor:
+        """The next latent state (..., D) after an action (..., A) in a state (..., D)."""
+        return self._dynamics(torch.cat([latent, action], dim=-1))
+
+    def reward(self, latent: Tensor, action: Tensor) -> Tensor:
+        """The reward (...) of an action (..., A) in a state (..., D)."""
+        return self._reward(torch.cat([latent, action], dim=-1)).squeeze(-1)
 
     def react(self, latent: Tensor) -> Tensor:
         """The action (..., A), between -1 and 1, that the reflex has for a state (..., D)."""
@@ -109,9 +113,13 @@ class Ensemble(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """What every member says of the same input."""
+        if x.device.type == "cpu":  # one member fills it, and finds what it computed last in the cache
+            return torch.stack([member(x) for member in self])
+        return self.at_once(x)
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """The same, all members in one product per layer."""
         leading, rows = x.shape[:-1], x.flatten(0, -2)  # (S, K)
-        if is_wide(rows, self[0][3].weight):  # one member fills the CPU, and its hidden layers the cache
-            return torch.stack([member(rows) for member in self]).unflatten(1, leading)
         first, norm, second, last = (self.stacked(layer) for layer in (0, 1, 3, 5))
         hidden = torch.baddbmm(first[1][:, None], rows.expand(len(self), -1, -1), first[0].mT)  # (E, S, N)
         hidden = F.layer_norm(hidden, hidden.shape[-1:]) * norm[0][:, None] + norm[1][:, None]
@@ -128,14 +136,14 @@ class Ensemble(nn.ModuleList):
 def deep(num_in: int, width: int) -> list[nn.Module]:
     """The two hidden layers of dynamics, reward and reflex."""
     return [
-        *(Linear(num_in, width), nn.LayerNorm(width), nn.Mish()),
-        *(Linear(width, width), nn.LayerNorm(width), nn.Mish()),
+        *(Linear(num_in, width), nn.LayerNorm(width), Mish()),
+        *(Linear(width, width), nn.LayerNorm(width), Mish()),
     ]
 
 
 def valuation(num_in: int, width: int) -> nn.Sequential:
     """A network that says a value, (..., 1)."""
-    first = (Linear(num_in, width), nn.LayerNorm(width), nn.Tanh())
+    first = (Linear(num_in, width), nn.LayerNorm(width), Tanh())
     return nn.Sequential(*first, Linear(width, width), nn.ELU(), Linear(width, 1))
 
 

@@ -73,9 +73,9 @@ class Planner:
         gain, discount, taken = latent.new_zeros(latent.shape[:2]), 1.0, []
         for step in range(self.config.horizon):
             taken.append(self.react(latent, draws) if actions is None else actions[step])
-            doubt = self.doubt(latent, taken[-1])
-            latent, reward = self.model.imagine(latent, taken[-1])
-            gain = gain + discount * (reward - doubt)  # (N, B)
+            certain = self.model.reward(latent, taken[-1]) - self.doubt(latent, taken[-1])
+            gain = gain + discount * certain  # (N, B)
+            latent = self.model.imagine(latent, taken[-1])
             discount *= self.config.discount
         return Candidates(torch.stack(taken) if actions is None else actions, gain, latent)
 

@@ -67,8 +67,9 @@ class TDMPCPolicy(PreTrainedPolicy):
         seen = self._seen(batch, is_sequence=True)
         actions = self.read(batch, keys.ACTION).transpose(0, 1)  # (T, B, A)
         rewards = self.read(batch, keys.REWARD).transpose(0, 1)  # (T, B)
-        states, imagined_rewards = self._imagined(seen, actions)  # (T+1, B, D), (T, B)
+        states = self._imagined(seen, actions)  # (T+1, B, D)
         here, there = states[:-1], seen.at(slice(1, None))
+        imagined_rewards = self.model.reward(here, actions)  # (T, B), of all steps at once
         values, worth = self.model.action_values(here, actions), self.model.state_value(here)
         with torch.no_grad():
             reached = self.model_target.encode(there)  # (T, B, D)
@@ -158,14 +159,12 @@ class TDMPCPolicy(PreTrainedPolicy):
         """Items: every part of the loss is a mean over them."""
         return {ITEMS: num_items(batch)}
 
-    def _imagined(self, seen: Seen, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """States (T+1, B, D) and rewards (T, B) that come of actions (T, B, A) after what is seen first."""
-        states, rewards = [self.model.encode(seen.at(0))], []
+    def _imagined(self, seen: Seen, actions: Tensor) -> Tensor:
+        """States (T+1, B, D) that come of actions (T, B, A) after what is seen first."""
+        states = [self.model.encode(seen.at(0))]
         for action in actions:
-            state, reward = self.model.imagine(states[-1], action)
-            states.append(state)
-            rewards.append(reward)
-        return torch.stack(states), torch.stack(rewards)
+            states.append(self.model.imagine(states[-1], action))
+        return torch.stack(states)
 
     def _seen(self, batch: dict[str, Tensor], *, is_sequence: bool = False) -> Seen:
         """A batch's observations, (B, ...), or (T+1, B, ...) of sequences, whose pictures are shifted."""
