@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_MULTIPLICATIONS = 2**24  # from here on oneDNN's start costs nothing
+LEAST_MULTIPLICATIONS = 2**23  # from here on oneDNN's start costs nothing
 HAS_WIDE_KERNELS = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
