@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 PARTS = ["datasets/v30", "datasets/v21", "stats", "sampler", "transforms", "normalize", "optim"]
-PARTS += ["policies/act", "policies/legacy_act"]
+PARTS += ["policies/act", "policies/legacy_act", "policies/tdmpc"]
 
 # Beginnings of names of checks -> what the complaint says while their part is not built.
 NOT_BUILT = {

@@ -78,7 +78,8 @@ def _stats_of_data(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any]) -
 
 def prepare(cfg: TrainConfig, pairs: Sequence[Pair], batch: Batch) -> Batch:
     """A batch of the dataset, on the device already, as the policy reads it."""
-    batch = {cfg.rename_map.get(key, key): value for key, value in batch.items()}
+    names = cfg.rename_map | {a + keys.PAD_SUFFIX: b + keys.PAD_SUFFIX for a, b in cfg.rename_map.items()}
+    batch = {names.get(key, key): value for key, value in batch.items()}
     if cfg.task is not None:
         batch["task"] = [cfg.task] * len(batch["index"])
     assert cfg.policy is not None

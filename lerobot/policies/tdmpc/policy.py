@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lerobot.core import keys
+from lerobot.core.errors import FeatureMismatchError
 from lerobot.core.types import FeatureType
 from lerobot.nn.draws import Draws
 from lerobot.nn.loss import Part, Reduction, add_up
@@ -63,6 +64,11 @@ class TDMPCPolicy(PreTrainedPolicy):
         Raises:
             FeatureMismatchError: something is missing; rewards, for one, if the dataset has none.
         """
+        if keys.REWARD not in batch:
+            raise FeatureMismatchError(
+                f"TD-MPC learns from rewards, and there is no {keys.REWARD!r} in this data. lerobot-collect "
+                "records it; --policy.type=act learns from demonstrations without rewards."
+            )
         cfg, draws = self.config, Draws()
         seen = self._seen(batch, is_sequence=True)
         actions = self.read(batch, keys.ACTION).transpose(0, 1)  # (T, B, A)
