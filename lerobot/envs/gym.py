@@ -78,7 +78,9 @@ class VectorTask(gymnasium.Wrapper):
                     f"--env.task={cfg.task}: expected vectors of numbers for observation and action; it has "
                     f"{self.env.observation_space} and {self.env.action_space}."
                 )
-        (self.num_seen,), (self.num_actions,) = self.env.observation_space.shape, self.env.action_space.shape
+        self.num_seen, self.num_actions = (
+            int(np.prod(space.shape or ())) for space in (self.env.observation_space, self.env.action_space)
+        )
         self.metadata = {**self.env.metadata, "render_fps": cfg.fps}
         self._steps = 0
 

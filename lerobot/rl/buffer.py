@@ -37,7 +37,7 @@ class Buffer:
     def __init__(
         self,
         features: Mapping[str, Mapping[str, Any]],
-        deltas: Mapping[str, Sequence[int]],
+        deltas: Mapping[str, Sequence[int] | np.ndarray],
         *,
         capacity: int,
         fps: float,

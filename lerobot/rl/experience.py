@@ -217,7 +217,7 @@ class OnlineLoader:
         num_recorded = 0
         if self.recorded is not None:
             num_recorded = self.batch_size - max(1, round(self.batch_size * self.experience.cfg.ratio))
-        recorded = iter(())
+        recorded: Iterator[Batch] = iter(())
         if self.recorded is not None and num_recorded:
             self.recorded.batch_size = num_recorded
             self.recorded.start = self.recorded.position(number)

@@ -51,8 +51,6 @@ class EnvMetadata:
 class OnlineData(Data):
     """The experience of a run, and recorded data beside it where there are some."""
 
-    experience: Experience | None = None
-
     def __init__(self, cfg: TrainConfig) -> None:
         assert cfg.env is not None
         self.env_config: EnvConfig = cfg.env
@@ -113,18 +111,19 @@ class OnlineData(Data):
         actor = Actor(policy, processors, self.env, self.env_config, names=names, task=self.buffer.task)
         online, is_new = cfg.online, policy.config.pretrained_path is None
         usual = online.steps_before_learning if is_new else 0
-        self.experience = Experience(
+        experience = Experience(
             actor,
             self.buffer,
             online,
             seed=cfg.seed or 0,
             random_steps=usual if online.random_steps is None else online.random_steps,
         )
+        self.experience = experience
         recorded = None
         if cfg.dataset.names:
             recorded = super().loader(cfg, source, policy=policy, processors=processors, **how)
         return OnlineLoader(
-            self.experience,
+            experience,
             batch_size=cfg.batch_size,
             per_update=cfg.gradient_accumulation_steps,
             seed=cfg.seed or 0,

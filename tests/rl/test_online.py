@@ -169,7 +169,7 @@ def experience(cfg: TrainConfig) -> Experience:
 
     data = OnlineData(cfg)
     start(cfg, World(rank=0, size=1, local_rank=0, device=torch.device("cpu")), data=data)
-    assert data.experience is not None
+    assert isinstance(data.experience, Experience)
     return data.experience
 
 

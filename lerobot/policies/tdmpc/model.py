@@ -50,9 +50,9 @@ class WorldModel(nn.Module):
         self._Qs = Ensemble(valuation(num_in, width) for _ in range(config.q_ensemble_size))
         self._V = valuation(size, width)
         self.apply(begin)
-        for last in (self._reward[-1], *(network[-1] for network in self._Qs)):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        for network in (self._reward, *self._Qs):
+            for parameter in network[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def encode(self, seen: Seen) -> Tensor:
         """The latent state (..., D) of what is seen."""

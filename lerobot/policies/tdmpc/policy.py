@@ -39,6 +39,7 @@ class TDMPCPolicy(PreTrainedPolicy):
     name = "tdmpc"
     has_static_graph = True
     config: TDMPCConfig
+    decay: Tensor  # (T, 1)
 
     def __init__(self, config: TDMPCConfig) -> None:
         """A new TD-MPC whose slow copy is equal to its model."""
@@ -175,8 +176,8 @@ class TDMPCPolicy(PreTrainedPolicy):
     def _seen(self, batch: dict[str, Tensor], *, is_sequence: bool = False) -> Seen:
         """A batch's observations, (B, ...), or (T+1, B, ...) of sequences, whose pictures are shifted."""
         cfg = self.config
-        names = (
-            *(list(cfg.image_features) or [None]),
+        names: tuple[str | None, ...] = (
+            next(iter(cfg.image_features), None),
             keys.STATE if cfg.robot_state_feature is not None else None,
             next((name for name, f in cfg.input_features.items() if f.type is FeatureType.ENV), None),
         )

@@ -20,6 +20,7 @@ from lerobot.datasets.stats import check_shapes
 from lerobot.policies.policy import PreTrainedPolicy
 from lerobot.processor.defaults import Pair
 from lerobot.training.config import TrainConfig
+from lerobot.training.logs.metrics import Row
 from lerobot.training.sampling.curriculum import Curriculum, StagedLoader
 from lerobot.training.sampling.data import BatchLoader
 from lerobot.training.sampling.split import frames_of, split_episodes
@@ -128,7 +129,7 @@ class Experience(Protocol):
     def settle(self, folder: Path, *, timed: Callable[[], AbstractContextManager]) -> None:
         """Keep what has to be kept in the folder of a run; time spent acting is spent in `timed`."""
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> Row:
         """Numbers for the log."""
 
     def close(self) -> None:
