@@ -226,6 +226,9 @@ class Run:
 
     def close(self) -> None:
         """Flush and release what was opened."""
+        # This wrapper must not be the last to let go of the process group: freed by Python, it would hold
+        # what the group's own thread waits for.
+        self.model = self.policy
         if self.compilation is not None:
             self.compilation.close()
         if self.experience is not None:

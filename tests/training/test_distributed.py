@@ -1,5 +1,6 @@
 """Several processes train together: each frame counts once, steps are those of one with the large batch."""
 
+import gc
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from lerobot.core import keys
 from lerobot.core.aliases import TRAIN_ALIASES
@@ -148,6 +151,25 @@ def test_the_steps_are_those_of_one_process(odd_flags, tmp_path, count, alone, s
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(b[name], a[name], rtol=1e-3, atol=2e-4)
+
+
+def wrappers_at_the_end(words) -> int:
+    """How many wrappers still hold the group of processes when it is dissolved."""
+    found, dissolve = [], dist.destroy_process_group
+
+    def counted():
+        found.append(sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects()))
+        dissolve()
+
+    dist.destroy_process_group = counted
+    train(words)
+    return found[0]
+
+
+def test_nothing_holds_the_group_of_processes_when_it_is_dissolved(odd_flags, tmp_path):
+    """Else Python frees the group, waiting for its thread, which waits for Python: one run in twelve hung."""
+    words = odd_flags(tmp_path / "all", *STILL, "--steps=1", "--batch_size=8")
+    assert together(2, wrappers_at_the_end, words) == [0, 0]
 
 
 def test_shards_go_on_with_any_number_of_processes(odd_flags, tmp_path):
