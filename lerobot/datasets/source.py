@@ -60,7 +60,7 @@ class DatasetConfig:
     def _check_mixture(self) -> None:
         names = self.names
         if len(set(names)) != len(names):
-            raise ValueError(f"repo_id={names}: expected each name once.")
+            raise ValueError(f"repo_id={names}: expected names, each once.")
         if self.root is not None and len(self.roots) != len(names):
             raise ValueError(f"root={self.roots}: expected one folder per dataset, {len(names)} of them.")
         if self.weights is not None and (

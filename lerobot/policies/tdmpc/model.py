@@ -177,5 +177,4 @@ def begin(module: nn.Module) -> None:
 def slow_down(copy: nn.Module, model: nn.Module, *, momentum: float) -> None:
     """Move every parameter of a slow copy a little towards the model: m copy + (1 - m) model."""
     slow = [parameter.data for parameter in copy.parameters()]
-    torch._foreach_mul_(slow, momentum)
-    torch._foreach_add_(slow, [parameter.data for parameter in model.parameters()], alpha=1 - momentum)
+    torch._foreach_lerp_(slow, [parameter.data for parameter in model.parameters()], 1 - momentum)
