@@ -19,6 +19,7 @@ PARTS += [
     "policies/diffusion",
     "policies/legacy_diffusion",
     "policies/vqbet",
+    "policies/tdmpc",
     "train_runs",
 ]
 

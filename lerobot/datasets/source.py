@@ -15,7 +15,7 @@ class DatasetConfig:
 
     repo_id: (
         str | list[str]
-    )  # user/name on the Hub, or below the local home of datasets; [a, b] mixes several
+    )  # user/name on the Hub, or below the local home of datasets; [a, b] mixes several, [] is none
     repo_type: str = "dataset"  # kind of Hub repository
     root: Path | list[Path] | None = (
         None  # the dataset's folder, or one per dataset; null looks in the local home, then on the Hub
@@ -59,8 +59,8 @@ class DatasetConfig:
 
     def _check_mixture(self) -> None:
         names = self.names
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"repo_id={names}: expected one name or more, each once.")
+        if len(set(names)) != len(names):
+            raise ValueError(f"repo_id={names}: expected names, each once.")
         if self.root is not None and len(self.roots) != len(names):
             raise ValueError(f"root={self.roots}: expected one folder per dataset, {len(names)} of them.")
         if self.weights is not None and (
@@ -88,4 +88,4 @@ class DatasetConfig:
     @property
     def label(self) -> str:
         """The names in one text."""
-        return " + ".join(self.names)
+        return " + ".join(self.names) or "nothing recorded"

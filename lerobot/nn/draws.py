@@ -41,6 +41,13 @@ class Draws:
         # the first category whose part of the line reaches beyond the level
         return (below > (level * below[..., -1])[..., None]).to(torch.int8).argmax(-1)
 
+    def integers(self, num: int, *, below: int, num_batch: int, device: torch.device) -> Tensor:
+        """`num` integers from 0 to `below` - 1: (num, 1) that all items share, or (num, B), own ones."""
+        if self.generators is None:
+            return torch.randint(0, below, (num,), device=device)[:, None]
+        drawn = [torch.randint(0, below, (num,), generator=each) for each in self._each(num_batch)]
+        return torch.stack(drawn, dim=1).to(device)
+
     def _each(self, num_batch: int) -> Sequence[torch.Generator]:
         assert self.generators is not None
         assert len(self.generators) == num_batch, f"{num_batch} items, {len(self.generators)} generators"

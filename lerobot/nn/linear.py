@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_MULTIPLICATIONS = 2**24  # from here on oneDNN's start costs nothing
+LEAST_MULTIPLICATIONS = 2**23  # from here on oneDNN's start costs nothing
 LEAST_WITHOUT_GRADIENT = 2**21  # from here on it costs less than it saves; no recorded run is at stake
 HAS_WIDE_KERNELS = (
     torch.backends.mkldnn.is_available()

@@ -84,8 +84,12 @@ class Acting(nn.Module):
             filled = [*chosen, *[chosen[-1]] * missing]
             part = self._histories(batch, asked) if self.looks_back else pick(batch, filled)
             for memory, plan in zip(of_chosen, self.decide(part, asked, **how), strict=False):
-                memory.put(plan[: self.config.n_action_steps])  # type: ignore[attr-defined]
+                memory.put(self.carried_out(plan))
         return torch.stack([memory.actions.popleft() for memory in memories])
+
+    def carried_out(self, plan: Tensor) -> Tensor:
+        """The actions (T, A) of a chunk (T, A) that are executed before the next look."""
+        return plan[: self.config.n_action_steps]  # type: ignore[attr-defined]
 
     def look(self, batch: dict[str, Tensor], memories: Sequence[Memory]) -> None:
         """Show each episode an observation without acting; policies that `looks_back` keep it."""

@@ -1,7 +1,8 @@
-"""Train a policy on a dataset.
+"""Train a policy on a dataset, or on what it does in an environment.
 
 lerobot-train --dataset.repo_id=me/so101_pick --policy.type=act --output_dir=outputs/train/act_pick
 lerobot-train --output_dir=outputs/train/act_pick --resume=true
+lerobot-train --policy.type=tdmpc --env.type=gym --env.task=Pendulum-v1 --online_training=true
 
 With several visible GPUs one process per GPU is started; --num_processes=1 says no.
 """
@@ -29,8 +30,10 @@ def train(args: TrainConfig | Sequence[str] | None = None) -> Path:
     Returns the folder of the last checkpoint.
     """
     cfg = args if isinstance(args, TrainConfig) else read(args)
-    from lerobot.training.loop import train as run  # torch loads here, after the flags were understood
-
+    if cfg.online_training:  # torch loads here, after the flags were understood
+        from lerobot.rl.learner import train as run
+    else:
+        from lerobot.training.loop import train as run
     return run(cfg)
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     cfg = read(words)
     logging.disable(logging.NOTSET)
     assert cfg.policy is not None
-    count = processes_to_start(cfg.num_processes, device=cfg.policy.device)
+    count = 1 if cfg.online_training else processes_to_start(cfg.num_processes, device=cfg.policy.device)
     if count > 1:
         per_process(cfg, num_processes=count)  # said here once, not by every process
         launch(count, module=MODULE, words=words)

@@ -22,7 +22,7 @@ from lerobot.optim.optimizers import OptimizerConfig
 from lerobot.optim.schedulers import LRSchedulerConfig
 from lerobot.policies.config import PreTrainedConfig, fill_from_checkpoint, portable_device
 from lerobot.training import origin
-from lerobot.training.contradictions import check_keeping, check_objective, check_processes
+from lerobot.training.contradictions import check_keeping, check_objective, check_online, check_processes
 from lerobot.training.releases import from_other_releases, with_weighting_section
 from lerobot.training.schedule import choose_schedule
 from lerobot.training.sections import (
@@ -30,6 +30,7 @@ from lerobot.training.sections import (
     EarlyStoppingConfig,
     EMAConfig,
     JobConfig,
+    OnlineConfig,
     PeftConfig,
     SampleWeightingConfig,
     TrackioConfig,
@@ -114,7 +115,8 @@ class TrainConfig:
     keep_best: str | None = extra(None)  # metric (eval/loss ...) whose best checkpoint is kept as well
     eval_workers: int = extra(1)  # processes that evaluate in env beside the training; 0: it waits instead
     trackio: TrackioConfig = extra(factory=TrackioConfig)  # Trackio
-    online_training: bool = extra(False)  # actor and learner on this machine (hilserl); not available yet
+    online_training: bool = extra(False)  # learn from what the policy does in env; a dataset may help
+    online: OnlineConfig = extra(factory=OnlineConfig)  # how much is done and learned, and from what
     log_level: str = extra("INFO")  # DEBUG, INFO, WARNING or ERROR
 
     def __post_init__(self) -> None:
@@ -155,13 +157,13 @@ class TrainConfig:
         check_objective(self)
         check_processes(self)
         check_keeping(self)
+        check_online(self)
 
     def _unavailable(self) -> tuple[tuple[bool, str], ...]:
         return (
             (self.reward_model is not None, "--reward_model"),
             (self.job.target not in (None, "local"), "--job.target (remote jobs)"),
             (self.save_checkpoint_to_hub, "--save_checkpoint_to_hub"),
-            (self.online_training, "--online_training"),
             (self.dataset.repo_type != "dataset", f"--dataset.repo_type={self.dataset.repo_type}"),
         )
 
@@ -216,6 +218,8 @@ def complete(file: Tree, flags: Tree) -> Tree:
     if str(tree.get("batch_size", "")).strip().lower() == "auto":
         del tree["batch_size"]
         tree["auto_batch_size"] = True
+    if origin.is_asked(tree.get("online_training", False)):  # then nothing need have been recorded before
+        tree["dataset"] = {"repo_id": []} | _section(tree.get("dataset"))
     if str(tree.get("use_policy_training_preset", True)).lower() == "true":
         _fill_presets(tree, file=file, flags=flags)
     else:

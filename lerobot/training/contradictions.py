@@ -71,6 +71,39 @@ def check_keeping(cfg: "TrainConfig") -> None:
         )
 
 
+def check_online(cfg: "TrainConfig") -> None:
+    """Check what is learned from: recorded data, or what the policy does in an environment.
+
+    Raises:
+        ConfigError: the message says what to type.
+    """
+    if not cfg.online_training:
+        if not cfg.dataset.names:
+            raise ConfigError(
+                "There is nothing to learn from. Give --dataset.repo_id=user/name, or --online_training=true "
+                "with --env.type=NAME."
+            )
+        return
+    assert cfg.policy is not None
+    if cfg.env is None:
+        raise ConfigError("--online_training=true acts in an environment. Give --env.type=NAME.")
+    if cfg.policy.reward_delta_indices is None:
+        raise ConfigError(
+            f"--online_training=true learns from rewards, which {cfg.policy.type} does not read. "
+            "Type: --policy.type=tdmpc"
+        )
+    for is_given, flag in (
+        (len(cfg.dataset.names) > 1, "more than one --dataset.repo_id"),
+        (cfg.dataset.streaming, "--dataset.streaming"),
+        (cfg.curriculum.difficulty is not None, "--curriculum.difficulty"),
+        (cfg.sample_weighting is not None, "--sample_weighting"),
+        (cfg.num_epochs is not None, "--num_epochs"),
+        ((cfg.num_processes or 1) > 1, f"--num_processes={cfg.num_processes}"),
+    ):
+        if is_given:
+            raise ConfigError(f"--online_training=true and {flag} do not go together. Leave one of them out.")
+
+
 def _of_average(cfg: "TrainConfig") -> Iterator[str]:
     ema: EMAConfig = cfg.ema
     shares = {"decay": ema.decay, "min_decay": ema.min_decay, "max_decay": ema.max_decay}

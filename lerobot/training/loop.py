@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lerobot.core.command import LAUNCHED
 from lerobot.core.signals import handling, say_stopping
-from lerobot.distributed.world import joined
+from lerobot.distributed.world import World, joined
 from lerobot.policies.device import asked_device
 from lerobot.training.checkpoints.state import restore_state, save_checkpoint
 from lerobot.training.config import TrainConfig
@@ -23,19 +23,23 @@ from lerobot.training.gauges.batch_size import choose_batch_size
 from lerobot.training.gauges.row import training_row
 from lerobot.training.gauges.shortage import no_room_explained, shortage_explained
 from lerobot.training.logs.header import header
-from lerobot.training.run import start
+from lerobot.training.run import Run, start
 from lerobot.training.step import update
 
 VOTE_EVERY = 10  # steps; a vote of several processes waits for the device
 ECHO_S = 1.0  # a launcher passes a Ctrl-C on that the terminal has sent to all its processes already
 
 
-def train(cfg: TrainConfig) -> Path:
-    """Train one policy and return the folder of its last checkpoint (of the run, when none was written)."""
+def train(cfg: TrainConfig, *, begin: Callable[[TrainConfig, World], Run] = start) -> Path:
+    """Train one policy and return the folder of its last checkpoint (of the run, when none was written).
+
+    Args:
+        begin: puts the run together; by default one that learns from recorded data.
+    """
     assert cfg.policy is not None
     with joined(asked_device(cfg.policy.device)) as world, stop_requests() as stop:
         with no_room_explained(world.device):
-            run = start(cfg, world)
+            run = begin(cfg, world)
             choose_batch_size(run)
         if cfg.resume:
             restore_state(run)

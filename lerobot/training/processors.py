@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from lerobot.core import keys
+from lerobot.core.types import FeatureType
 from lerobot.datasets.mixture import MixtureMetadata
 from lerobot.policies.build import make_pre_post_processors
+from lerobot.policies.config import PreTrainedConfig
 from lerobot.processor.defaults import Pair
 from lerobot.processor.images import ResizeImagesProcessorStep
 from lerobot.training.config import TrainConfig
@@ -76,10 +78,23 @@ def _stats_of_data(cfg: TrainConfig, meta: Metadata, stats: Mapping[str, Any]) -
 
 def prepare(cfg: TrainConfig, pairs: Sequence[Pair], batch: Batch) -> Batch:
     """A batch of the dataset, on the device already, as the policy reads it."""
-    batch = {cfg.rename_map.get(key, key): value for key, value in batch.items()}
+    names = cfg.rename_map | {a + keys.PAD_SUFFIX: b + keys.PAD_SUFFIX for a, b in cfg.rename_map.items()}
+    batch = {names.get(key, key): value for key, value in batch.items()}
     if cfg.task is not None:
         batch["task"] = [cfg.task] * len(batch["index"])
-    return preprocess(pairs, batch)
+    assert cfg.policy is not None
+    return preprocess(pairs, with_axes(cfg.policy, batch))
+
+
+def with_axes(policy: PreTrainedConfig, batch: Batch) -> Batch:
+    """The batch in which a feature of one number has its axis, (B, [T,] 1): datasets give it without."""
+    found = dict(batch)
+    for name, feature in {**policy.input_features, **policy.output_features}.items():
+        is_action = feature.type is FeatureType.ACTION
+        offsets = policy.action_delta_indices if is_action else policy.observation_delta_indices
+        if feature.shape == (1,) and name in batch and batch[name].dim() == 1 + (offsets is not None):
+            found[name] = batch[name].unsqueeze(-1)  # (B, [T,] 1)
+    return found
 
 
 def preprocess(pairs: Sequence[Pair], batch: Batch) -> Batch:

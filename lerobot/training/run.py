@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ from lerobot.training.sampling.blend import Blend
 from lerobot.training.sampling.curriculum import Curriculum
 from lerobot.training.sampling.data import Batch, BatchLoader, Position
 from lerobot.training.sampling.difficulty import build_curriculum
-from lerobot.training.sampling.source import Dataset, build_loader, open_source, read_metadata
+from lerobot.training.sampling.source import Data, Dataset, Experience
 from lerobot.training.sampling.stream import StreamLoader
 from lerobot.training.sampling.weighting import Weighting, build_weighting
 from lerobot.training.spread import for_this_world, spread
@@ -94,6 +95,7 @@ class Run:
         None  # what the loss is a mean over there; see validation
     )
     curriculum: Curriculum | None = None
+    experience: Experience | None = None  # of a policy that acts while it learns
     weighting: Weighting | None = None
     blend: Blend | None = None  # of a mixture
     evaluator: Evaluator | None = None  # of the main process, where evaluations have processes of their own
@@ -111,6 +113,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.world.device)
+        if self.experience is not None:
+            self.experience.settle(self.output_dir, timed=partial(self.untimed, "acting"))
         self.guard = Guard(self.optimizer, world=self.world, on_nan=self.cfg.on_nan, scaler=self.scaler)
 
     @property
@@ -230,6 +234,8 @@ class Run:
         self.model = self.policy
         if self.compilation is not None:
             self.compilation.close()
+        if self.experience is not None:
+            self.experience.close()
         if self.evaluator is not None:
             self.evaluator.close()
         if self.tracker is not None:
@@ -243,8 +249,11 @@ def remembered(batches: Iterator[Batch], kept: deque[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def start(cfg: TrainConfig, world: World) -> Run:
+def start(cfg: TrainConfig, world: World, *, data: Data | None = None) -> Run:
     """The run a config describes, ready for its first step.
+
+    Args:
+        data: where its batches come from; by default the config's datasets.
 
     Raises:
         UserError: data, policy, checkpoint or flags do not fit each other; nothing was written then.
@@ -257,19 +266,20 @@ def start(cfg: TrainConfig, world: World) -> Run:
     seed_everything(cfg.seed, rank=world.rank)
     choose_kernels(world.device, is_deterministic=cfg.cudnn_deterministic)
     keep_freed_memory(world.device)
-    meta = read_metadata(cfg)
+    data = data or Data()
+    meta = data.metadata(cfg)
     check_flags(cfg, meta.features)
     check_publishing(cfg)
     check_tracking(cfg)
     policy = make_policy(cfg.policy, ds_meta=meta, rename_map=cfg.rename_map, image_shapes=cfg.input_shapes)
     check_item_losses(cfg, policy)
     place = {"rank": world.rank, "num_ranks": world.size}
-    source = open_source(cfg, meta, **place)
+    source = data.source(cfg, meta, **place)
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
         fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
     curriculum = build_curriculum(cfg, source, world)
-    loader = build_loader(cfg, source, curriculum=curriculum, **place)
+    loader = data.loader(cfg, source, policy=policy, processors=processors, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)
     if world.is_main and (doubt := policy.config.doubt_about(steps=cfg.steps)):
         logger.warning("%s", doubt)
@@ -298,6 +308,7 @@ def start(cfg: TrainConfig, world: World) -> Run:
         ema=EMA(policy, cfg.ema) if cfg.uses_ema else None,
         loader=loader,
         curriculum=curriculum,
+        experience=data.experience,
         weighting=build_weighting(cfg, source, world.device),
         blend=Blend(cfg.dataset.names, world) if len(cfg.dataset.names) > 1 else None,
         augmentation=Augmentation(cfg, meta),

@@ -1,4 +1,4 @@
-"""Sections of a run's settings: tracking, averaging, adapters, weighting, curriculum, stopping early."""
+"""Sections of a run's settings: tracking, averaging, adapters, weighting, what is learned from, stopping."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -129,6 +129,29 @@ class EarlyStoppingConfig:
     metric: str | None = None  # eval/loss, eval/success_rate, loss ...; null never stops early
     patience: int = 5  # measurements without an improvement before the run ends
     min_delta: float = 0.0  # smaller changes are no improvement
+
+
+@dataclass(kw_only=True)
+class OnlineConfig:
+    """Learn from what the policy lives through in `env` while it learns."""
+
+    utd_ratio: float = 1.0  # optimizer steps per step in the environment (update-to-data)
+    steps_before_learning: int = 1000  # steps in the environment before the first optimizer step
+    random_steps: int | None = (
+        None  # first steps, with random actions; null: all before learning, or none for a trained policy
+    )
+    buffer_capacity: int = 100_000  # newest steps in the environment that are learned from
+    ratio: float = 0.5  # share of each batch that comes from the environment, where there is a dataset, too
+
+    def __post_init__(self) -> None:
+        if self.utd_ratio <= 0:
+            raise ConfigError(f"--online.utd_ratio={self.utd_ratio}: expected a number above 0.")
+        for name, least in (("steps_before_learning", 1), ("random_steps", 0), ("buffer_capacity", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--online.{name}={value}: expected at least {least}.")
+        if not 0 < self.ratio <= 1:
+            raise ConfigError(f"--online.ratio={self.ratio}: expected a share above 0, up to 1.")
 
 
 @dataclass(kw_only=True)

@@ -45,12 +45,18 @@ def raw_batch(config, *, size: int = SIZE) -> dict:
     batch = {}
     for name, feature in config.input_features.items():
         batch[name] = torch.rand(several(feature.shape, config.observation_delta_indices))
+        if config.observation_delta_indices is not None:
+            is_pad = several((), config.observation_delta_indices)
+            batch[name + keys.PAD_SUFFIX] = torch.zeros(is_pad, dtype=torch.bool)
     for name, feature in config.output_features.items():
         batch[name] = torch.rand(several(feature.shape, config.action_delta_indices))
         batch[name + keys.PAD_SUFFIX] = torch.zeros(
             several((), config.action_delta_indices), dtype=torch.bool
         )
     batch[keys.REWARD] = torch.rand(several((), config.reward_delta_indices))
+    if config.reward_delta_indices is not None:
+        is_pad = several((), config.reward_delta_indices)
+        batch[keys.REWARD + keys.PAD_SUFFIX] = torch.zeros(is_pad, dtype=torch.bool)
     return batch | {keys.TASK: ["put the cube on the plate"] * size}
 
 

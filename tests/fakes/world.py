@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from lerobot.core.errors import EnvironmentSetupError
 from lerobot.core.types import FeatureType, PolicyFeature
-from lerobot.envs.base import EnvConfig, Task
+from lerobot.envs.base import EnvConfig, Task, vector_feature, video_feature
 
 HEIGHT, WIDTH = 9, 13  # odd on purpose
 STATE, IMAGE, ACTION = "observation.state", "observation.images.top", "action"
@@ -67,7 +67,11 @@ class WalkConfig(EnvConfig):
         }
 
     def dataset_features(self):
-        raise NotImplementedError
+        return {
+            STATE: vector_feature(("x", "steps")),
+            IMAGE: video_feature(height=self.height, width=WIDTH),
+            ACTION: vector_feature([f"step_{i}" for i in range(self.action_size)]),
+        }
 
 
 class Walk(gymnasium.Env):

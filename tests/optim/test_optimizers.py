@@ -148,6 +148,7 @@ def test_many_parameters_take_one_kernel_and_files_do_not_say_so(monkeypatch, tm
     trained(AdamWConfig().build(plain), plain)
     large = [torch.nn.Parameter(torch.zeros(2**23)) for _ in range(2)]
     assert placed(large)["fused"] and "fused" not in placed(large[:1])  # on a CPU
+    assert AdamConfig().build(large[:1]).param_groups[0]["fused"]  # which has a limit of its own
     monkeypatch.setattr("lerobot.optim.optimizers.LEAST_FUSED_ON_CPU", 1)
     named = list(zip("ab", weights(), strict=True))
     for params in (weights(), iter(weights()), dict(named), named, [{"params": iter(weights())}]):

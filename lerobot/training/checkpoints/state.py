@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # Attributes of a run with state_dict() -> plain values and load_state_dict(); None where they are off. Every
 # process asks for the values, which some parts add up over all of them; the first one writes them. The
 # tensors of the averaged weights (`ema.weights`, by name) have files of their own.
-PARTS = ("scaler", "guard", "ema", "patience", "curriculum", "blend")
+PARTS = ("scaler", "guard", "ema", "patience", "curriculum", "blend", "experience")
 POLICY = "policy"  # what the policy itself asks to be kept
 WEIGHTS, AVERAGE, OPTIMIZER = "weights/", "ema/", "optimizer/"  # beginnings of names in a snapshot
 

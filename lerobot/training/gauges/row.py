@@ -45,6 +45,7 @@ def training_row(run: Run) -> Row:
         row["skipped_steps"] = run.guard.skipped
     row |= run.curriculum.row(run.step) if run.curriculum is not None else {}
     row |= run.blend.row() if run.blend is not None else {}
+    row |= run.experience.row() if run.experience is not None else {}
     left_s = seconds_left(run)
     if left_s is not None:
         row["eta_s"] = left_s

@@ -155,6 +155,8 @@ class TrainingConsole:
 # Row key, label, format.
 SHOWN = (
     ("epoch", "epoch", ".2f"),
+    ("env_steps", "lived", ",.0f"),
+    ("online_return", "return", ".1f"),
     ("loss", "loss", ".4f"),
     ("l1_loss", "l1", ".4f"),
     ("kld_loss", "kl", ".4f"),

@@ -19,6 +19,7 @@ def header(run: Run) -> dict[str, str]:
         "data": _data(run),
         "statistics": statistics_line(run.cfg) or "",
         **_mixture(run),
+        "experience": run.experience.summary if run.experience else "",
         "curriculum": run.curriculum.summary if run.curriculum else "",
         "weights": run.weighting.summary if run.weighting else "",
         "policy": _policy(run),
@@ -131,6 +132,8 @@ def _steps(run: Run) -> str:
     frames = run.loader.batch_size * cfg.gradient_accumulation_steps * run.world.size
     epochs = cfg.steps * frames / run.loader.frames_per_epoch
     start = f"{run.step:,} to " if run.step else ""
+    if run.experience is not None:
+        return f"{start}{cfg.steps:,}"
     return f"{start}{cfg.steps:,}, {epochs:.1f} passes over {run.loader.frames_per_epoch:,} frames"
 
 

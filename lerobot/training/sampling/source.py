@@ -3,9 +3,12 @@
 DatasetConfig -> metadata (before the policy is built) -> datasets -> sampler over the episodes to train on
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 from lerobot.core.errors import DatasetError
 from lerobot.datasets.dataset import LeRobotDataset
@@ -14,7 +17,10 @@ from lerobot.datasets.metadata import LeRobotDatasetMetadata
 from lerobot.datasets.mixture import DatasetMixture, MixtureMetadata
 from lerobot.datasets.sampler import EpisodeAwareSampler, MixtureSampler
 from lerobot.datasets.stats import check_shapes
+from lerobot.policies.policy import PreTrainedPolicy
+from lerobot.processor.defaults import Pair
 from lerobot.training.config import TrainConfig
+from lerobot.training.logs.metrics import Row
 from lerobot.training.sampling.curriculum import Curriculum, StagedLoader
 from lerobot.training.sampling.data import BatchLoader
 from lerobot.training.sampling.split import frames_of, split_episodes
@@ -111,6 +117,57 @@ def build_loader(
         rank=rank,
         num_ranks=num_ranks,
     )
+
+
+class Experience(Protocol):
+    """What a policy lives through while it is trained, as far as a run is concerned."""
+
+    @property
+    def summary(self) -> str:
+        """A line of the header."""
+
+    def settle(self, folder: Path, *, timed: Callable[[], AbstractContextManager]) -> None:
+        """Keep what has to be kept in the folder of a run; time spent acting is spent in `timed`."""
+
+    def row(self) -> Row:
+        """Numbers for the log."""
+
+    def close(self) -> None:
+        """Release what was opened."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them back."""
+
+
+class Data:
+    """Where the batches of a run come from: recorded datasets. Online training has data of another kind."""
+
+    experience: Experience | None = None  # what is lived through meanwhile
+
+    def metadata(self, cfg: TrainConfig) -> Any:
+        """What the data says about itself."""
+        return read_metadata(cfg)
+
+    def source(self, cfg: TrainConfig, meta: Any, *, rank: int, num_ranks: int) -> Source | StreamedSource:
+        """The data, opened with the frames that each item of the policy needs."""
+        return open_source(cfg, meta, rank=rank, num_ranks=num_ranks)
+
+    def loader(
+        self,
+        cfg: TrainConfig,
+        source: Source | StreamedSource,
+        *,
+        policy: PreTrainedPolicy,
+        processors: Pair,
+        curriculum: Curriculum | None,
+        rank: int,
+        num_ranks: int,
+    ) -> Any:
+        """Batches for ever, with the face of a `BatchLoader`; may act with the policy that is trained."""
+        return build_loader(cfg, source, rank=rank, num_ranks=num_ranks, curriculum=curriculum)
 
 
 def open_dataset(
