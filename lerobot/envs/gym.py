@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from lerobot.core import keys
-from lerobot.core.errors import ConfigError, MissingExtraError, UserError, suggest
+from lerobot.core.errors import ConfigError, MissingExtraError, suggest
 from lerobot.core.types import PolicyFeature
-from lerobot.envs.base import EnvConfig, policy_view, vector_feature
+from lerobot.envs.base import EnvConfig, checked_action, observation_space, policy_view, vector_feature
 
 RATE_UNSAID = 30  # control steps per second of a task that does not say its own
 
@@ -56,11 +56,10 @@ class GymEnvConfig(EnvConfig):
     def dataset_features(self) -> dict[str, dict[str, Any]]:
         """The feature table of a data set recorded here."""
         env = self.build()
-        sizes = {keys.STATE: env.num_seen, keys.ACTION: env.num_actions}
         env.close()
-        names = {keys.STATE: "observation", keys.ACTION: "action"}
         return {
-            name: vector_feature([f"{names[name]}_{i}" for i in range(size)]) for name, size in sizes.items()
+            keys.STATE: vector_feature(names("observation", env.num_seen)),
+            keys.ACTION: vector_feature(names("action", env.num_actions)),
         }
 
 
@@ -81,6 +80,9 @@ class VectorTask(gymnasium.Wrapper):
         self.num_seen, self.num_actions = (
             int(np.prod(space.shape or ())) for space in (self.env.observation_space, self.env.action_space)
         )
+        self.observation_space = observation_space(
+            {keys.STATE: vector_feature(names("observation", self.num_seen))}
+        )
         self.metadata = {**self.env.metadata, "render_fps": cfg.fps}
         self._steps = 0
 
@@ -88,7 +90,7 @@ class VectorTask(gymnasium.Wrapper):
         """Start an episode; `seed` fixes all of it."""
         self._steps = 0
         seen, info = self.env.reset(seed=seed)
-        return {"agent_pos": seen.astype(np.float32)}, info
+        return {"agent_pos": seen.astype(np.float32)}, {**info, "is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
         """Take `action` (A,) for one control step.
@@ -96,15 +98,23 @@ class VectorTask(gymnasium.Wrapper):
         Raises:
             UserError: the action has another shape or holds numbers that are not finite.
         """
-        action = np.asarray(action, dtype=np.float32)
-        if action.shape != (self.num_actions,) or not np.isfinite(action).all():
-            raise UserError(f"Expected a finite action ({self.num_actions},); got {action.tolist()}.")
+        action = checked_action(action, names("action", self.num_actions)).astype(np.float32)
         low, high = self.env.action_space.low, self.env.action_space.high  # type: ignore[attr-defined]
-        seen, reward, is_done, is_over_time, info = self.env.step(action.clip(low, high))
+        held = action.clip(low, high)
+        seen, reward, is_done, is_over_time, info = self.env.step(held)
         self._steps += 1
         is_over_time = is_over_time or (self._steps >= self.cfg.episode_length and not is_done)
-        info = {**info, "is_success": bool(info.get("is_success", False))}
+        info = {
+            **info,
+            "is_success": bool(info.get("is_success", False)),
+            "is_clipped": bool((held != action).any()),
+        }
         return {"agent_pos": seen.astype(np.float32)}, float(reward), bool(is_done), bool(is_over_time), info
+
+
+def names(what: str, count: int) -> list[str]:
+    """Names for numbers that have none."""
+    return [f"{what}_{i}" for i in range(count)]
 
 
 def made(cfg: GymEnvConfig) -> gymnasium.Env:

@@ -49,6 +49,6 @@ def test_what_cannot_be_built(given, said):
 def test_wrong_actions(action):
     env = GymEnvConfig().build()
     env.reset(seed=0)
-    with pytest.raises(UserError, match=r"finite action \(1,\)"):
+    with pytest.raises(UserError, match=r"finite action of 1 numbers"):
         env.step(action)
     env.close()
