@@ -19,7 +19,7 @@ from pathlib import Path
 
 from settings import RECIPES, TASKS, Task
 
-EVALUATION_SEED = 1000
+EVALUATION_SEED = 50_000  # episodes that no setting was chosen by
 HEADER = (
     "| task | policy | seed | success | 95 % interval | mean highest reward | trained | evaluated "
     "| command |\n"
@@ -50,7 +50,9 @@ def main() -> None:
     train += [*flags("", own["train"]), f"--seed={args.seed}", "--eval_freq=0", "--log_freq=100"]
     train += [f"--save_freq={own['train']['steps']}", f"--output_dir={folder / 'train'}"]
     train_s = run("train", train)
-    checkpoint = folder / "train/checkpoints/last/pretrained_model"
+    last = folder / "train/checkpoints/last"
+    average = last / "pretrained_model_ema"  # of the weights, where the policy keeps one
+    checkpoint = average if average.exists() else last / "pretrained_model"
     evaluation = [f"--policy.path={checkpoint}", *flags("env", task.env), f"--seed={EVALUATION_SEED}"]
     evaluation += [f"--eval.n_episodes={args.episodes}", f"--eval.max_videos={task.videos}"]
     eval_s = run("eval", [*evaluation, f"--output_dir={folder / 'eval'}"])
