@@ -17,13 +17,11 @@ from rich.console import Console
 from lerobot.core.cluster import ray_cluster
 from lerobot.core.errors import EnvironmentFailedError
 from lerobot.evaluation.config import EvalPipelineConfig
-from lerobot.evaluation.fit import fitting_names
 from lerobot.evaluation.job import load, roll_out
 from lerobot.evaluation.pool import Trouble, WorkerTraceback, told
 from lerobot.evaluation.progress import EpisodeProgress
 from lerobot.evaluation.result import EvalResult
 from lerobot.evaluation.rollout import CORES_SHARE
-from lerobot.policies.processors import make_pre_post_processors
 
 LOOK_EVERY_S = 1.0
 CPUS_OF_AN_ACTOR = 4  # where there are that many, and no number of actors was asked for
@@ -45,15 +43,12 @@ def roll_out_on_ray(
     """The result of all episodes, in order, and the device that the policy was on.
 
     Raises:
-        FeatureMismatchError: environment and policy do not fit.
         MissingExtraError: Ray is not installed.
         ClusterError: there is no such cluster.
         LeRobotError: what failed in an actor; its cause is the traceback there.
     """
     assert cfg.policy is not None and cfg.env is not None
     num_episodes = cfg.eval.n_episodes * len(cfg.env.tasks)
-    before, _ = make_pre_post_processors(cfg.policy, checkpoint)  # what does not fit is said here, at once
-    fitting_names(cfg.policy, cfg.env, before, rename_map=cfg.rename_map)
     with ray_cluster(cfg.ray_address) as ray:
         there = ray.cluster_resources()
         num_cpus, num_gpus = int(there.get("CPU", 1)), there.get("GPU", 0)

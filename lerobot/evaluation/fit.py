@@ -3,7 +3,10 @@
 environment's features -> its names -> rename_map -> preprocessor -> what the policy reads and writes
 """
 
+import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from lerobot.core import keys
 from lerobot.core.errors import FeatureMismatchError, suggest
@@ -14,7 +17,52 @@ from lerobot.policies.config import PreTrainedConfig
 from lerobot.processor.pipeline import DataProcessorPipeline
 from lerobot.processor.rename import rename
 
+logger = logging.getLogger(__name__)
+
 Features = Mapping[str, PolicyFeature]
+SIZES = ("observation_height", "observation_width")  # fields of environments that draw
+
+
+def fitting_env(
+    config: PreTrainedConfig,
+    env_config: EnvConfig,
+    preprocessor: DataProcessorPipeline,
+    *,
+    rename_map: Mapping[str, str],
+) -> EnvConfig:
+    """The environment; with pictures of the policy's size where its usual ones do not fit.
+
+    A size that somebody asked for is never changed.
+
+    Raises:
+        FeatureMismatchError: the two do not fit; names both sides.
+    """
+    try:
+        fitting_names(config, env_config, preprocessor, rename_map=rename_map)
+    except FeatureMismatchError as misfit:
+        resized = _resized(env_config, config)
+        try:
+            fitting_names(config, resized, preprocessor, rename_map=rename_map)
+        except FeatureMismatchError:
+            raise misfit from None
+        logger.info(
+            "The %s environment draws pictures of %s x %s, the policy's size.",
+            env_config.type,
+            *(getattr(resized, name) for name in SIZES),
+        )
+        return resized
+    return env_config
+
+
+def _resized(env_config: EnvConfig, config: PreTrainedConfig) -> EnvConfig:
+    """The environment with pictures of the policy's size, if its own is the usual one."""
+    usual = {field.name: field.default for field in fields(env_config) if field.name in SIZES}
+    wanted = {tuple(feature.shape[1:]) for feature in config.image_features.values()}
+    is_usual = all(getattr(env_config, name) == value for name, value in usual.items())
+    if len(usual) != len(SIZES) or len(wanted) != 1 or not is_usual:
+        return env_config
+    size: dict[str, Any] = dict(zip(SIZES, wanted.pop(), strict=True))
+    return replace(env_config, **size)
 
 
 def fitting_names(

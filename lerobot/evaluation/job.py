@@ -19,10 +19,11 @@ from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError, EnvironmentFailedError
 from lerobot.core.files import write_text
+from lerobot.envs.base import EnvConfig
 from lerobot.evaluation.compare_page import compare_parts
 from lerobot.evaluation.comparison import Comparison, compare
 from lerobot.evaluation.config import EvalPipelineConfig
-from lerobot.evaluation.fit import fitting_names
+from lerobot.evaluation.fit import fitting_env
 from lerobot.evaluation.provenance import provenance
 from lerobot.evaluation.recording import RECORDING_FOLDER, Recordings
 from lerobot.evaluation.replay import replay
@@ -63,8 +64,10 @@ def run(cfg: EvalPipelineConfig) -> tuple[EvalResult | ReplayResult | Comparison
 
 def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayResult, Path]:
     """What was found of the policy of a config, and the path of the report in that folder."""
-    assert cfg.policy is not None
-    checkpoint = locate(str(cfg.policy.pretrained_path), revision=cfg.policy.pretrained_revision)
+    policy = cfg.policy
+    assert policy is not None
+    checkpoint = locate(str(policy.pretrained_path), revision=policy.pretrained_revision)
+    cfg = dataclasses.replace(cfg, env=fitting(cfg, policy, checkpoint))
     recordings: Recordings | None = None
     if cfg.env is not None and cfg.eval.recording:
         recordings = Recordings(folder / RECORDING_FOLDER, cfg.env, repo_id=cfg.eval.recording_repo_id)
@@ -72,7 +75,7 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
     facts = {
         **result.facts,
         "checkpoint": str(checkpoint),
-        "policy": cfg.policy.type,
+        "policy": policy.type,
         "device": str(device),
         "seed": cfg.seed,
         **provenance(checkpoint, device=device, env=cfg.env),
@@ -189,10 +192,20 @@ def of_side(cfg: EvalPipelineConfig, name: str) -> EvalPipelineConfig:
     policy = PreTrainedConfig.from_pretrained(name)
     policy.pretrained_path = name
     policy.device = str(asked_device(cfg.policy.device))
-    fitting_names(
-        policy, cfg.env, make_pre_post_processors(policy, locate(name))[0], rename_map=cfg.rename_map
-    )
-    return dataclasses.replace(cfg, policy=policy, compare=None)
+    env = fitting(cfg, policy, locate(name))
+    return dataclasses.replace(cfg, policy=policy, env=env, compare=None)
+
+
+def fitting(cfg: EvalPipelineConfig, policy: PreTrainedConfig, checkpoint: Path) -> EnvConfig | None:
+    """The environment to evaluate in, if there is one, such that the policy of a checkpoint fits it.
+
+    Raises:
+        FeatureMismatchError: it does not fit.
+    """
+    if cfg.env is None:
+        return None
+    preprocessor, _ = make_pre_post_processors(policy, checkpoint)
+    return fitting_env(policy, cfg.env, preprocessor, rename_map=cfg.rename_map)
 
 
 def read_result(path: Path) -> EvalResult:

@@ -24,7 +24,7 @@ from lerobot.core import keys
 from lerobot.core.errors import ConfigError, TrainingError
 from lerobot.datasets.streaming import StreamingLeRobotDataset
 from lerobot.distributed.world import World
-from lerobot.evaluation.fit import fitting_names
+from lerobot.evaluation.fit import fitting_env
 from lerobot.evaluation.result import EvalResult
 from lerobot.policies.build import make_policy
 from lerobot.policies.policy import PreTrainedPolicy
@@ -277,7 +277,8 @@ def start(cfg: TrainConfig, world: World, *, data: Data | None = None) -> Run:
     source = data.source(cfg, meta, **place)
     processors, *others = build_processors(cfg, meta)
     if cfg.env is not None and cfg.eval_freq:  # what cannot be evaluated is said now, not at step eval_freq
-        fitting_names(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
+        env = fitting_env(cfg.policy, cfg.env, processors[0], rename_map=cfg.rename_map)
+        cfg = dataclasses.replace(cfg, env=env)
     curriculum = build_curriculum(cfg, source, world)
     loader = data.loader(cfg, source, policy=policy, processors=processors, curriculum=curriculum, **place)
     cfg = with_steps(cfg, frames_per_epoch=loader.frames_per_epoch, num_ranks=world.size)

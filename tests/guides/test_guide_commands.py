@@ -144,8 +144,7 @@ def test_diffusion(place, guides_hub):
 def test_diffusion_on_pusht(place):
     features = PushTEnvConfig().dataset_features()
     write_dataset(place.home, "lerobot/pusht", camera="observation.image", size=96, joints=features["action"])
-    size = ["--env.observation_height=96", "--env.observation_width=96"]  # of the pictures recorded
-    place.type(only("diffusion_pusht"), *SMALL_DIFFUSION, *size, "--policy.device=cpu")
+    place.type(only("diffusion_pusht"), *SMALL_DIFFUSION, "--policy.device=cpu")
     policy = json.loads(
         (checkpoint(place.folder / "outputs/train/diffusion_pusht") / "config.json").read_text()
     )
@@ -154,7 +153,7 @@ def test_diffusion_on_pusht(place):
 
 def test_the_evaluation_script_of_the_repository(place):
     features = PushTEnvConfig().dataset_features()
-    write_dataset(place.home, "me/pusht", camera="observation.image", size=384, joints=features["action"])
+    write_dataset(place.home, "me/pusht", camera="observation.image", size=96, joints=features["action"])
     policy = ["--policy.type=act", "--policy.device=cpu", "--output_dir=outputs/train"]
     there = place.at("pusht")
     (there.folder / "lerobot").symlink_to(place.folder / "lerobot")
