@@ -53,8 +53,18 @@ def picture_feature(size: int) -> dict:
     return {"dtype": "video", "shape": [size, size, 3], "names": ["height", "width", "channels"]}
 
 
-def write_dataset(home: Path, repo_id: str, *, camera: str, size: int = 32, joints: dict = JOINTS) -> None:
+def write_dataset(
+    home: Path,
+    repo_id: str,
+    *,
+    camera: str,
+    size: int = 32,
+    joints: dict = JOINTS,
+    has_rewards: bool = False,
+) -> None:
     table = {"observation.state": joints, "action": joints, camera: picture_feature(size)}
+    if has_rewards:
+        table["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
     fast = RGBEncoderConfig(vcodec="h264", preset="ultrafast")
     dataset = LeRobotDataset.create(repo_id, FPS, table, root=home / repo_id, rgb_encoder=fast)
     noise, count = np.random.default_rng(0), joints["shape"][0]
@@ -67,6 +77,7 @@ def write_dataset(home: Path, repo_id: str, *, camera: str, size: int = 32, join
                 "action": 2 * state,
                 camera: pixels,
                 "task": "pick: the cube",
+                **({"next.reward": np.ones(1, np.float32)} if has_rewards else {}),
             }
             dataset.add_frame(frame)
         dataset.save_episode()

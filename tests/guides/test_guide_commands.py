@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from lerobot.envs.pusht import PushTEnvConfig
 from lerobot.training.logs.metrics import METRICS_FILE, read_metrics
 from tests.guides.blocks import lines
-from tests.guides.conftest import SHORT, SMALL, SMALL_DIFFUSION, write_dataset
+from tests.guides.conftest import SHORT, SMALL, SMALL_DIFFUSION, Place, write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +139,15 @@ def test_diffusion(place, guides_hub):
     run = place.folder / "outputs/train/diffusion_your_dataset"
     assert (run / "checkpoints/last/pretrained_model_ema/model.safetensors").is_file()
     assert "model.safetensors" in guides_hub.repos["model", "me/diffusion_policy"].files()
+
+
+def test_tdmpc(place):
+    write_dataset(
+        place.home, "rewarded/your_dataset", camera="observation.images.top", size=64, has_rewards=True
+    )
+    reader = Place(place.folder, place.env | {"HF_USER": "rewarded"})
+    reader.type(only("tdmpc_train"), *SHORT)
+    assert checkpoint(place.folder / "outputs/train/tdmpc_your_dataset").is_dir()
 
 
 def test_diffusion_on_pusht(place):
