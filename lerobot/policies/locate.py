@@ -35,7 +35,7 @@ def locate(name: str | Path, *, revision: str | None = None) -> Path:
     for candidate in candidates:
         if (candidate / keys.CONFIG_FILE).is_file():
             return candidate
-    last = _last_by_pointer(path)
+    last = _last_by_pointer(path) or _highest(path)
     if last is not None:
         return last
     if path.exists() or not is_hub_id(str(name)):
@@ -56,4 +56,14 @@ def _last_by_pointer(path: Path) -> Path | None:
         target = follow_pointer(folder / keys.LAST_LINK) / keys.PRETRAINED_FOLDER
         if (target / keys.CONFIG_FILE).is_file():
             return target
+    return None
+
+
+def _highest(path: Path) -> Path | None:
+    """The checkpoint of the highest step: a run that died after its first one was named has no `last` yet."""
+    for folder in (path, path / keys.CHECKPOINTS_FOLDER):
+        steps = [one for one in folder.glob("*") if one.name.isdecimal()]
+        steps = [one for one in steps if (one / keys.PRETRAINED_FOLDER / keys.CONFIG_FILE).is_file()]
+        if steps:
+            return max(steps, key=lambda one: int(one.name)) / keys.PRETRAINED_FOLDER
     return None

@@ -16,6 +16,7 @@ from lerobot.policies.act.config import ACTConfig
 from lerobot.policies.act.policy import ACTPolicy
 from lerobot.policies.build import make_pre_post_processors
 from lerobot.policies.config import PreTrainedConfig
+from lerobot.policies.locate import locate
 from lerobot.policies.policy import PreTrainedPolicy
 from tests.fakes.hub import FakeHub
 
@@ -67,6 +68,15 @@ def test_a_pointer_file_stands_in_for_a_link(folder):
     last.unlink()
     last.write_text("000020")
     assert ACTPolicy.from_pretrained(folder).config.chunk_size == 4
+
+
+def test_without_a_link_the_highest_step_counts(folder):
+    checkpoints = folder / "checkpoints"
+    (checkpoints / "last").unlink()
+    newer = shutil.copytree(checkpoints / "000020", checkpoints / "1000000")
+    shutil.copytree(checkpoints / "000020", checkpoints / ".2000000.tmp")
+    (checkpoints / "3000000").mkdir()
+    assert locate(folder) == locate(checkpoints) == newer / "pretrained_model"
 
 
 def test_nothing_there(tmp_path):
