@@ -6,9 +6,6 @@ A worker process loads no torch, hears no Ctrl-C, and ends with the process it b
 """
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
@@ -24,6 +21,7 @@ import numpy as np
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, LeRobotError, suggest
 from lerobot.core.observation import features_of
+from lerobot.core.signals import become_worker
 
 PATIENCE_S = 0.1  # between two looks at whether somebody wants to stop
 
@@ -185,8 +183,7 @@ _worker: Here | None = None
 def begin_worker(driver: Driver, stop: Event) -> None:
     """Make this process one that attempts episodes until `stop`."""
     global _worker  # a pool gives its tasks no other place to keep an environment
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    become_worker()
     _worker = Here(driver, is_stopped=stop.is_set)
 
 
@@ -194,14 +191,6 @@ def attempt_in_worker(cfg: Buildable, seed: int) -> list[Frame]:
     """One episode, whole."""
     assert _worker is not None
     return list(next(_worker.attempts(cfg, first_seed=seed, wanted=lambda: 1)))
-
-
-def _end_with_parent() -> None:
-    """End this process at once when its parent is gone, even amid an episode."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 # ------------------------------------------------------------------------------------------------- shared

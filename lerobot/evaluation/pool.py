@@ -10,17 +10,16 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lerobot.core.errors import EnvironmentFailedError, LeRobotError, UserError
+from lerobot.core.signals import become_worker, deaf_to_interrupts
 from lerobot.evaluation.assignment import Assignment
 from lerobot.evaluation.stage import Order, Seen, Slots
 
@@ -149,25 +148,11 @@ class Pool:
         self.workers.clear()
 
 
-@contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started inside never hear Ctrl-C; here it waits until the end of the block."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows: they are deaf as soon as they have begun
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # ------------------------------------------------------------------------------------------- in the worker
 def work(connection: Connection, slots: Slots) -> None:
     """The life of a worker: orders in, answers out, until the other side is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    become_worker()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # amid an order; what is unfinished is cleaned up
-    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         while True:
             connection.send(slots.obey(*connection.recv()))
@@ -185,11 +170,3 @@ def told(error: Exception) -> Exception:
     if isinstance(error, LeRobotError):
         return error
     return EnvironmentFailedError(f"{type(error).__name__}: {error}")
-
-
-def end_with_parent() -> None:
-    """End this process at once when its parent is gone, even amid a step."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -8,7 +8,6 @@ not grow with their number. The order never depends on the workers, and how far 
 """
 
 import math
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from lerobot.core import keys
 from lerobot.core.errors import TrainingError
+from lerobot.core.signals import become_worker
 
 Batch = dict[str, Any]
 Workers = Literal["threads", "processes"]
@@ -206,9 +206,7 @@ _source: BatchSource  # of a loader process
 
 def _open(dataset: BatchSource) -> None:
     global _source
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends Ctrl-C to all; the run ends its workers itself
+    become_worker()
     torch.set_num_threads(1)  # the processes are the parallelism
     _source = dataset
 
