@@ -46,7 +46,7 @@ def observe(config: TDMPCConfig, size: int = 1) -> dict:
     ("changes", "said"),
     [
         ({"n_gaussian_samples": 0}, "--policy.n_gaussian_samples=0: expected at least 1"),
-        ({"n_pi_samples": -1}, "n_pi_samples=-1: expected 0 or more"),
+        ({"n_pi_samples": -1}, "n_pi_samples=-1: expected at least 0"),
         ({"n_obs_steps": 2}, "--policy.n_obs_steps=1"),
         (
             {"normalization_mapping": {"ACTION": NormalizationMode.MEAN_STD}},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError
 from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.checks import check_backbone, check_least
 from lerobot.policies.config import PreTrainedConfig, normalization
 
 if TYPE_CHECKING:
@@ -56,15 +57,11 @@ class ACTConfig(PreTrainedConfig):
             ConfigError: a combination that cannot work; the message names the flags.
         """
         super().__post_init__()
-        for name in ("chunk_size", "n_action_steps", "dim_model", "n_heads", "dim_feedforward", "latent_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--policy.{name}={getattr(self, name)}: expected at least 1.")
+        sizes = ("chunk_size", "n_action_steps", "dim_model", "n_heads", "dim_feedforward", "latent_dim")
+        check_least(self, sizes)
         if self.n_obs_steps != 1:
             raise ConfigError(f"ACT looks at one observation; n_obs_steps={self.n_obs_steps} must be 1.")
-        if not self.vision_backbone.startswith("resnet"):
-            raise ConfigError(
-                f"vision_backbone={self.vision_backbone!r} must be a ResNet, for example resnet18."
-            )
+        check_backbone(self)
         if self.feedforward_activation not in ("relu", "gelu"):
             raise ConfigError(
                 f"feedforward_activation={self.feedforward_activation!r} must be relu or gelu"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError
 from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.checks import check_backbone, check_least, check_size
 from lerobot.policies.config import PreTrainedConfig, normalization
 
 if TYPE_CHECKING:
@@ -91,11 +92,8 @@ class DiffusionConfig(PreTrainedConfig):
 
     def _check_numbers(self) -> None:
         names = ("n_obs_steps", "horizon", "n_action_steps", "num_train_timesteps", "n_groups")
-        for name in (*names, "spatial_softmax_num_keypoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--policy.{name}={getattr(self, name)}: expected at least 1.")
-        if self.drop_n_last_frames < 0:
-            raise ConfigError(f"--policy.drop_n_last_frames={self.drop_n_last_frames}: expected at least 0.")
+        check_least(self, [*names, "spatial_softmax_num_keypoints"])
+        check_least(self, ["drop_n_last_frames"], least=0)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be {' or '.join(known)}.")
@@ -113,27 +111,13 @@ class DiffusionConfig(PreTrainedConfig):
             )
 
     def _check_images(self) -> None:
-        if not self.vision_backbone.startswith("resnet"):
-            raise ConfigError(
-                f"vision_backbone={self.vision_backbone!r} must be a ResNet, for example resnet18."
-            )
+        check_backbone(self)
         for name in ("resize_shape", "crop_shape"):
-            size = getattr(self, name)
-            if size is not None and (len(size) != 2 or min(size) < 1):
-                raise ConfigError(
-                    f"{name}={list(size)} must be two positive numbers, height and width. For example: "
-                    f"--policy.{name}='[84, 84]'"
-                )
+            check_size(self, name)
         if not 0 < self.crop_ratio <= 1:
             raise ConfigError(f"crop_ratio={self.crop_ratio} must be more than 0 and at most 1.")
         if self.resize_shape is not None and min(self.resize_shape) * self.crop_ratio < 1:
             raise ConfigError(f"crop_ratio={self.crop_ratio} leaves nothing of {list(self.resize_shape)}.")
-        if self.use_group_norm and self.pretrained_backbone_weights:
-            raise ConfigError(
-                "use_group_norm=true replaces the norms that pretrained_backbone_weights="
-                f"{self.pretrained_backbone_weights} were trained with. Type: "
-                "--policy.pretrained_backbone_weights=null or --policy.use_group_norm=false"
-            )
 
     def _check_unet(self) -> None:
         if not self.down_dims or min(self.down_dims) < 1:

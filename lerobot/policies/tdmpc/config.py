@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, FeatureMismatchError
 from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.checks import check_least
 from lerobot.policies.config import PreTrainedConfig, normalization
 
 if TYPE_CHECKING:
@@ -77,11 +78,8 @@ class TDMPCConfig(PreTrainedConfig):
             ConfigError: a combination that cannot work; the message names the flags.
         """
         super().__post_init__()
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--policy.{name}={getattr(self, name)}: expected at least 1.")
-        if self.n_pi_samples < 0:
-            raise ConfigError(f"--policy.n_pi_samples={self.n_pi_samples}: expected 0 or more.")
+        check_least(self, AT_LEAST_ONE)
+        check_least(self, ["n_pi_samples"], least=0)
         if self.n_obs_steps != 1:
             raise ConfigError(
                 f"TD-MPC looks at one observation; type --policy.n_obs_steps=1, not {self.n_obs_steps}."

@@ -11,6 +11,7 @@ from lerobot.core import keys
 from lerobot.core.config import encode
 from lerobot.core.errors import ConfigError, FeatureMismatchError
 from lerobot.core.types import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.checks import check_backbone, check_least, check_size
 from lerobot.policies.config import PreTrainedConfig, normalization
 
 if TYPE_CHECKING:
@@ -85,31 +86,14 @@ class VQBeTConfig(PreTrainedConfig):
             ConfigError: a combination that cannot work; the message names the flags.
         """
         super().__post_init__()
-        for name in POSITIVE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--policy.{name}={getattr(self, name)}: expected at least 1.")
-        if self.n_vqvae_training_steps < 0:
-            raise ConfigError(
-                f"--policy.n_vqvae_training_steps={self.n_vqvae_training_steps}: expected at least 0."
-            )
+        check_least(self, POSITIVE)
+        check_least(self, ["n_vqvae_training_steps"], least=0)
         if self.bet_softmax_temperature <= 0:
             raise ConfigError(
                 f"--policy.bet_softmax_temperature={self.bet_softmax_temperature}: expected more than 0."
             )
-        if not self.vision_backbone.startswith("resnet"):
-            raise ConfigError(
-                f"vision_backbone={self.vision_backbone!r} must be a ResNet, for example resnet18."
-            )
-        if self.crop_shape is not None and (len(self.crop_shape) != 2 or min(self.crop_shape) < 1):
-            raise ConfigError(
-                f"--policy.crop_shape={self.crop_shape}: expected height and width of at least 1, or null."
-            )
-        if self.use_group_norm and self.pretrained_backbone_weights:
-            raise ConfigError(
-                "use_group_norm=true replaces the norms that pretrained_backbone_weights="
-                f"{self.pretrained_backbone_weights} were trained with. Type: "
-                "--policy.pretrained_backbone_weights=null or --policy.use_group_norm=false"
-            )
+        check_backbone(self)
+        check_size(self, "crop_shape")
         if self.gpt_hidden_dim % self.gpt_n_head:
             raise ConfigError(
                 f"gpt_hidden_dim={self.gpt_hidden_dim} must be a multiple of gpt_n_head={self.gpt_n_head}."
