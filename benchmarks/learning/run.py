@@ -53,7 +53,7 @@ def main() -> None:
     last = folder / "train/checkpoints/last"
     average = last / "pretrained_model_ema"  # of the weights, where the policy keeps one
     checkpoint = average if average.exists() else last / "pretrained_model"
-    evaluation = [f"--policy.path={checkpoint}", *flags("env", task.env), f"--seed={EVALUATION_SEED}"]
+    evaluation = [f"--policy.path={checkpoint}", *flags("env", task.env), f"--seed={args.evaluation_seed}"]
     evaluation += [f"--eval.n_episodes={args.episodes}", f"--eval.max_videos={task.videos}"]
     eval_s = run("eval", [*evaluation, f"--output_dir={folder / 'eval'}"])
     found = json.loads((folder / "eval/eval_info.json").read_text())["overall"]
@@ -119,6 +119,12 @@ def read_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of demonstrations, weights and sample order")
     parser.add_argument("--steps", type=int, default=None, help="training steps; default: the recipe's")
     parser.add_argument("--episodes", type=int, default=100, help="to evaluate")
+    parser.add_argument(
+        "--evaluation_seed",
+        type=int,
+        default=EVALUATION_SEED,
+        help="of the first episode; take another one to choose settings by",
+    )
     parser.add_argument(
         "--set", nargs="*", default=[], help="other values of the recipe, policy.x=y or train.x=y"
     )

@@ -91,8 +91,8 @@ def collect(
 def add(dataset: LeRobotDataset, frames: Iterable[Frame]) -> bool:
     """Add the frames of one episode to the dataset, unsaved; tells whether the expert succeeded."""
     is_success = False
-    for frame in frames:
-        dataset.add_frame(frame)
+    for step, frame in enumerate(frames):
+        dataset.add_frame(frame, captured_at_s=step / dataset.fps)  # simulated time
         is_success = is_success or bool(frame[keys.SUCCESS][0])
     return is_success
 

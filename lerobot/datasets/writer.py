@@ -10,6 +10,7 @@ Shapes: T frames of the episode, C H W picture.
 """
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -367,8 +368,9 @@ class EpisodeWriter:
         self.meta.stats = self._stats_with(self._stats)
         take.warn_of_overflow()
         cadence, fps = self.meta.cadence(episode), self.meta.fps
-        is_recorded = cadence.fps is None or cadence.fps < 1.1 * fps  # not converted or simulated
-        level, words = logging.INFO if is_recorded else logging.DEBUG, cadence.words(wanted_fps=fps)
+        # Converted data comes faster than its rate, simulated data at it to the last digit.
+        is_made_up = cadence.fps is not None and (cadence.fps > 1.1 * fps or math.isclose(cadence.fps, fps))
+        level, words = logging.DEBUG if is_made_up else logging.INFO, cadence.words(wanted_fps=fps)
         logger.log(level, "Episode %d: %d frames saved; %s.", episode, len(take), words)
         try:
             self._write_counters()
