@@ -62,11 +62,7 @@ TASKS = {
 }
 
 
-def scaled(mode: str) -> dict[str, object]:
-    """The environment's state scaled like joints and actions; policies leave it as it is by default."""
-    return {f"normalization_mapping.{kind}": mode for kind in ("STATE", "ENV", "ACTION")}
-
-
+SCALE = "normalization_mapping.ENV"  # by default the environment's state stays as it is
 COSINE = {"lr_scheduler": "diffuser", "scheduler.name": "cosine", "scheduler.num_warmup_steps": 50}
 SMALL_ACT = {
     "chunk_size": 20,
@@ -116,13 +112,13 @@ RECIPES = {
         {"batch_size": 16, "steps": 1000, **COSINE},
     ),
     ("act", "states"): Recipe(
-        {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false", **scaled("MEAN_STD")},
+        {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false", SCALE: "MEAN_STD"},
         {"batch_size": 64, "steps": 4000, **COSINE},
     ),
     ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000}),
     ("diffusion", "states"): Recipe(
-        {**SMALL_DIFFUSION, "n_action_steps": 5, **scaled("MIN_MAX")}, {"batch_size": 64, "steps": 5000}
+        {**SMALL_DIFFUSION, "n_action_steps": 5, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 5000}
     ),
     ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
-    ("vqbet", "states"): Recipe({**SMALL_VQBET, **scaled("MIN_MAX")}, {"batch_size": 64, "steps": 4000}),
+    ("vqbet", "states"): Recipe({**SMALL_VQBET, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 4000}),
 }

@@ -93,6 +93,8 @@ def decode(
             raise ConfigError(f"--{dotted} and another spelling of it were both given; give one of them.")
         if name is not None:
             values[name] = convert(value, hints[name], dotted, unknown)
+            if is_dotted(value) and isinstance(default := default_of(fields[name]), dict):
+                values[name] = {**default, **values[name]}
         elif unknown is not None:
             unknown[dotted] = value
         else:
@@ -107,6 +109,11 @@ def decode(
         raise
     except (ValueError, TypeError) as error:  # what a __post_init__ refuses
         raise ConfigError(f"{where or cls.__name__}: {error}") from error
+
+
+def is_dotted(value: Any) -> bool:
+    """Whether these are single entries of a mapping, --name.key=value, and not the whole of it."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(one, Text) for one in value.values())
 
 
 def required_flags(name: str, hint: Any) -> list[str]:

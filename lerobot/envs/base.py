@@ -24,16 +24,15 @@ from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, UserError
 from lerobot.core.registry import Choice
 from lerobot.core.types import FeatureType, PolicyFeature
 from lerobot.sim.gl import choose_backend
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # --help does without
     import gymnasium
+    import numpy as np
     from gymnasium import spaces
 
 CHANNELS = 3
@@ -134,6 +133,7 @@ def vector_feature(names: list[str] | tuple[str, ...]) -> dict[str, Any]:
 
 def observation_space(dataset_features: dict[str, dict[str, Any]]) -> "spaces.Dict":
     """The Gymnasium space of observations with these features; numbers are float32 without limits."""
+    import numpy as np
     from gymnasium import spaces
 
     found: dict[str, spaces.Space] = {}
@@ -149,7 +149,7 @@ def observation_space(dataset_features: dict[str, dict[str, Any]]) -> "spaces.Di
     return spaces.Dict(found | ({"pixels": spaces.Dict(pixels)} if pixels else {}))
 
 
-def checked_action(action: np.ndarray, names: list[str] | tuple[str, ...]) -> np.ndarray:
+def checked_action(action: "np.ndarray", names: list[str] | tuple[str, ...]) -> "np.ndarray":
     """The action (A,) as float64.
 
     Args:
@@ -158,6 +158,8 @@ def checked_action(action: np.ndarray, names: list[str] | tuple[str, ...]) -> np
     Raises:
         UserError: it has another shape or holds numbers that are not finite.
     """
+    import numpy as np
+
     action = np.asarray(action, dtype=np.float64)
     if action.shape != (len(names),) or not np.isfinite(action).all():
         raise UserError(

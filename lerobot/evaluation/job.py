@@ -67,6 +67,8 @@ def run_one(cfg: EvalPipelineConfig, folder: Path) -> tuple[EvalResult | ReplayR
     policy = cfg.policy
     assert policy is not None
     checkpoint = locate(str(policy.pretrained_path), revision=policy.pretrained_revision)
+    if cfg.executor != "ray":  # whose machines have devices of their own
+        policy.device = str(asked_device(policy.device))
     cfg = dataclasses.replace(cfg, env=fitting(cfg, policy, checkpoint))
     recordings: Recordings | None = None
     if cfg.env is not None and cfg.eval.recording:

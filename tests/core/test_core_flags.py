@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lerobot.core.aliases import EVAL_ALIASES, TRAIN_ALIASES
-from lerobot.core.config import encode
+from lerobot.core.config import decode, encode
 from lerobot.core.errors import ConfigError
 from lerobot.core.flags import flags_of, merge, parse, put, read_flags
 from lerobot.evaluation import config as evaluation
@@ -407,3 +407,17 @@ def test_put_makes_the_sections_on_its_way():
     tree = {}
     put(tree, ["a", "b", "c"], 1)
     assert tree == {"a": {"b": {"c": 1}}}
+
+
+def test_one_entry_of_a_mapping_leaves_the_others():
+    @dataclass
+    class Settings:
+        table: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 2})
+
+    def table(*words):
+        return decode(Settings, read_flags(words)).table
+
+    assert table("--table.b=3", "--table.c=4") == {"a": 1, "b": 3, "c": 4}
+    assert table('--table={"b": 3}') == {"b": 3}  # the whole of it
+    assert table() == {"a": 1, "b": 2}
+    assert decode(Settings, {"table": {"b": 3}}).table == {"b": 3}  # a file

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
 
 from lerobot.core import keys
 from lerobot.core.errors import ConfigError, TrainingError
@@ -151,13 +152,12 @@ def test_shards_and_one_graph_exclude_each_other(flags, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_the_eager_one(flags, tmp_path, monkeypatch, caplog):
+def test_a_compiled_run_is_the_eager_one(flags, tmp_path, caplog):
     """With the random numbers of eager code; both losses of every step agree to rounding."""
-    monkeypatch.setattr("torch._inductor.config.fallback_random", True)
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+    settings = {"fallback_random": True, "compile_threads": 1}
     more = ["--log_freq=1", "--policy.dropout=0.1", "--policy.optimizer_lr=1e-5"]
     for name, value in (("eager", "false"), ("compiled", "true")):
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO), inductor_config.patch(settings):
             train(flags(tmp_path / name, *more, f"--compile={value}"))
     assert "Compiled the training step" in caplog.text
     assert counters["stats"]["unique_graphs"] == 1

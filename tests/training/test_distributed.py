@@ -26,6 +26,7 @@ from lerobot.core.aliases import TRAIN_ALIASES
 from lerobot.core.errors import LostConnectionError
 from lerobot.core.flags import parse
 from lerobot.distributed.world import joined
+from lerobot.evaluation.config import EvalConfig
 from lerobot.scripts.convert_dcp import convert_dcp
 from lerobot.scripts.train import main, train
 from lerobot.training.checkpoints.shards import acting_policy
@@ -333,7 +334,7 @@ def rolled_out(policy: Walker) -> list[dict]:
         run = SimpleNamespace(
             cfg=SimpleNamespace(
                 env=WalkConfig(), seed=1000, steps=1, rename_map={}, task=None,
-                eval=SimpleNamespace(n_episodes=5, batch_size=1, max_videos=0),
+                eval=EvalConfig(n_episodes=5, batch_size=1, max_videos=0),
             ),
             world=world, policy=policy, evaluated_policy=policy, processors=pipelines(policy.config),
             output_dir=Path(), step=1, console=SimpleNamespace(console=Console(quiet=True)),

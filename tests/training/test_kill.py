@@ -54,6 +54,12 @@ class Small(nn.Module):
     def saved_weights(self):
         return self.state_dict()
 
+    def progress(self):
+        return {"calls": int(self.calls)}
+
+    def resume(self, progress, *, step):
+        assert progress == {"calls": int(self.calls)} == {"calls": step}
+
     def save_pretrained(self, folder, *, weights):
         self.config.save_pretrained(folder)
         save_file(dict(weights), folder / "model.safetensors")
