@@ -21,9 +21,9 @@ from settings import RECIPES, TASKS, Task
 
 EVALUATION_SEED = 50_000  # episodes that no setting was chosen by
 HEADER = (
-    "| task | policy | seed | success | 95 % interval | mean highest reward | trained | evaluated "
+    "| task | policy | seed | steps | success | 95 % interval | mean highest reward | trained | evaluated "
     "| command |\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
+    "|---|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -48,16 +48,23 @@ def main() -> None:
         *flags("policy", own["policy"]),
     ]
     train += [*flags("", own["train"]), f"--seed={args.seed}", "--eval_freq=0", "--log_freq=100"]
-    train += [f"--save_freq={own['train']['steps']}", f"--output_dir={folder / 'train'}"]
+    num_steps = int(str(own["train"]["steps"]))
+    train += [f"--save_freq={num_steps // args.points}", f"--output_dir={folder / 'train'}"]
     train_s = run("train", train)
-    last = folder / "train/checkpoints/last"
-    average = last / "pretrained_model_ema"  # of the weights, where the policy keeps one
-    checkpoint = average if average.exists() else last / "pretrained_model"
-    evaluation = [f"--policy.path={checkpoint}", *flags("env", task.env), f"--seed={args.evaluation_seed}"]
-    evaluation += [f"--eval.n_episodes={args.episodes}", f"--eval.max_videos={task.videos}"]
-    eval_s = run("eval", [*evaluation, f"--output_dir={folder / 'eval'}"])
-    found = json.loads((folder / "eval/eval_info.json").read_text())["overall"]
-    write_row(args, found, train_s=train_s, eval_s=eval_s)
+    for step in sorted((folder / "train/checkpoints").glob("[0-9]*")):
+        average = step / "pretrained_model_ema"  # of the weights, where the policy keeps one
+        checkpoint = average if average.exists() else step / "pretrained_model"
+        evaluation = [
+            f"--policy.path={checkpoint}",
+            *flags("env", task.env),
+            f"--seed={args.evaluation_seed}",
+        ]
+        evaluation += [f"--eval.n_episodes={args.episodes}", f"--eval.max_videos={task.videos}"]
+        there = folder / "eval" / step.name
+        eval_s = run("eval", [*evaluation, f"--output_dir={there}"])
+        found = json.loads((there / "eval_info.json").read_text())["overall"]
+        share = int(step.name) / num_steps
+        write_row(args, found, step=int(step.name), train_s=share * train_s, eval_s=eval_s)
 
 
 def demonstrations(name: str, task: Task, *, seed: int, home: Path) -> list[str]:
@@ -73,13 +80,14 @@ def demonstrations(name: str, task: Task, *, seed: int, home: Path) -> list[str]
     return dataset
 
 
-def write_row(args: argparse.Namespace, found: dict, *, train_s: float, eval_s: float) -> None:
+def write_row(args: argparse.Namespace, found: dict, *, step: int, train_s: float, eval_s: float) -> None:
     """Print the result, and add it to the others."""
     low, high = found["success_rate_interval"]
     cells = [
         args.task,
         args.policy,
         str(args.seed),
+        f"{step:,}",
         f"{found['success_rate']:.3f}",
         f"{low:.2f} to {high:.2f}",
     ]
@@ -118,6 +126,7 @@ def read_args() -> argparse.Namespace:
     parser.add_argument("--task", required=True, choices=TASKS)
     parser.add_argument("--seed", type=int, default=0, help="of demonstrations, weights and sample order")
     parser.add_argument("--steps", type=int, default=None, help="training steps; default: the recipe's")
+    parser.add_argument("--points", type=int, default=1, help="checkpoints on the way that are evaluated")
     parser.add_argument("--episodes", type=int, default=100, help="to evaluate")
     parser.add_argument(
         "--evaluation_seed",
