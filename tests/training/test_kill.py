@@ -105,7 +105,7 @@ def go_on(run, *, steps=None):
 
 def let_work(pid, work_s):
     """Return when a process has computed for so long, which comes later on a busy machine, but not much."""
-    path, until_s = Path(f"/proc/{pid}/schedstat"), time.monotonic() + 4 * work_s
+    path, until_s = Path(f"/proc/{pid}/schedstat"), time.monotonic() + 10 * work_s
     if not path.exists():  # not on Linux
         time.sleep(work_s)
         return
