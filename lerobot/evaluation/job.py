@@ -178,7 +178,7 @@ def run_comparison(cfg: EvalPipelineConfig, folder: Path) -> tuple[Comparison, P
     assert isinstance(a, EvalResult) and isinstance(b, EvalResult)
     found = compare(a, b, names=(names[0], names[1]))
     write_text(folder / COMPARISON_FILE, json.dumps(found.to_tree(), indent=2, ensure_ascii=False))
-    title = f"Two policies in {', '.join(a.groups)}"
+    title = f"Two policies in {a.where}"
     parts = compare_parts(found, folder)
     return found, write_page(folder, title, parts, config=encode(cfg), used=a.facts["versions"])
 

@@ -89,7 +89,7 @@ def write_page(
 def title_of(evaluation: EvalResult | None, replay: ReplayResult | None) -> str:
     """What the page is about."""
     if evaluation is not None:
-        return f"Evaluation in {', '.join(evaluation.groups)}"
+        return f"Evaluation in {evaluation.where}"
     return f"Comparison with {replay.repo_id}" if replay is not None else "Training"
 
 

@@ -80,6 +80,13 @@ class EvalResult:
         return found
 
     @property
+    def where(self) -> str:
+        """The environment's type, with the groups of tasks that it has."""
+        groups = ", ".join(self.groups)
+        env = ((self.facts.get("config") or {}).get("env") or {}).get("type", groups)
+        return groups if env == groups else f"{env} ({groups})"
+
+    @property
     def groups(self) -> dict[str, list[EpisodeResult]]:
         """The episodes of each group of tasks."""
         found: dict[str, list[EpisodeResult]] = {}
