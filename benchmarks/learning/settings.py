@@ -104,7 +104,8 @@ SMALL_VQBET = {
     "scheduler_warmup_steps": 100,
 }
 SMALL_EYES = {"vision_backbone": "resnet10", "pretrained_backbone_weights": "null"}
-GROUPED_EYES = {**SMALL_EYES, "use_group_norm": "true", "crop_shape": "[88,88]"}
+# One look, and all of the picture: random crops hide where things are, which costs more steps than they save.
+GROUPED_EYES = {**SMALL_EYES, "use_group_norm": "true", "crop_shape": "null", "n_obs_steps": 1}
 
 RECIPES = {
     ("act", "pictures"): Recipe(
@@ -115,7 +116,7 @@ RECIPES = {
         {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false", SCALE: "MEAN_STD"},
         {"batch_size": 64, "steps": 4000, **COSINE},
     ),
-    ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 3000}),
+    ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
     ("diffusion", "states"): Recipe(
         {**SMALL_DIFFUSION, "n_action_steps": 5, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 5000}
     ),
