@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lerobot.core import keys
 from lerobot.core.config import Text, decode, default_of
@@ -301,3 +302,21 @@ def test_a_config_is_a_value(config):
     before = copy.deepcopy(config)
     get_policy_class(config.type)(replace(config))
     assert config == before
+
+
+@pytest.mark.slow
+def test_a_plan_is_one_graph_that_nothing_breaks(config):
+    """So it can be compiled, or captured as one CUDA graph: no step reads a value off the device."""
+    torch._dynamo.reset()
+    policy, counter = make_policy(config).eval(), CompileCounterWithBackend("aot_eager")
+    lead = (SIZE, config.n_obs_steps) if policy.looks_back else (SIZE,)
+    batch = {name: torch.rand(*lead, *feature.shape) for name, feature in config.input_features.items()}
+    compiled = torch.compile(policy.plan, backend=counter, fullgraph=True, dynamic=False)
+    plans = []
+    for plan in (policy.plan, compiled):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            plans.append(plan(batch))
+    assert counter.frame_count == 1
+    torch.testing.assert_close(*plans)
+    torch._dynamo.reset()
