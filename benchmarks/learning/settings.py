@@ -32,7 +32,7 @@ def metaworld(task: str, **more: object) -> Task:
 
 TASKS = {
     "so101": Task({"type": "so101", "difficulty": "easy"}, sees="pictures", videos=5),
-    "so101-front": Task(  # VQ-BeT looks at one camera
+    "so101-front": Task(  # one camera, which is all that VQ-BeT looks at
         {"type": "so101", "difficulty": "easy", "cameras": "[front]"}, sees="pictures", videos=5
     ),
     "push": metaworld("push-v3"),
@@ -116,10 +116,12 @@ RECIPES = {
         {**SMALL_ACT, "chunk_size": 10, "n_action_steps": 5, "use_vae": "false", SCALE: "MEAN_STD"},
         {"batch_size": 64, "steps": 4000, **COSINE},
     ),
-    ("diffusion", "pictures"): Recipe({**SMALL_DIFFUSION, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
+    ("diffusion", "pictures"): Recipe(  # the U-Net says the actions: far fewer steps than saying the noise
+        {**SMALL_DIFFUSION, **GROUPED_EYES, "prediction_type": "sample"}, {"batch_size": 16, "steps": 2000}
+    ),
     ("diffusion", "states"): Recipe(
         {**SMALL_DIFFUSION, "n_action_steps": 5, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 5000}
     ),
-    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 4000}),
+    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 6000}),
     ("vqbet", "states"): Recipe({**SMALL_VQBET, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 4000}),
 }
