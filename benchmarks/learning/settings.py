@@ -33,7 +33,10 @@ def metaworld(task: str, **more: object) -> Task:
 TASKS = {
     "so101": Task({"type": "so101", "difficulty": "easy"}, sees="pictures", videos=5),
     "so101-front": Task(  # one camera, which is all that VQ-BeT looks at
-        {"type": "so101", "difficulty": "easy", "cameras": "[front]"}, sees="pictures", videos=5
+        {"type": "so101", "difficulty": "easy", "cameras": "[front]"},
+        sees="pictures",
+        episodes=150,
+        videos=5,
     ),
     "push": metaworld("push-v3"),
     "door-open": metaworld("door-open-v3"),
@@ -122,6 +125,6 @@ RECIPES = {
     ("diffusion", "states"): Recipe(
         {**SMALL_DIFFUSION, "n_action_steps": 5, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 5000}
     ),
-    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 6000}),
+    ("vqbet", "pictures"): Recipe({**SMALL_VQBET, **GROUPED_EYES}, {"batch_size": 16, "steps": 5000}),
     ("vqbet", "states"): Recipe({**SMALL_VQBET, SCALE: "MIN_MAX"}, {"batch_size": 64, "steps": 4000}),
 }
