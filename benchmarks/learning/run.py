@@ -19,7 +19,7 @@ from pathlib import Path
 
 from settings import RECIPES, TASKS, Task
 
-EVALUATION_SEED = 60_000  # episodes that no setting was chosen by
+EVALUATION_SEED = 60_000  # far from those that settings were tried with; where it was not, RESULTS.md says so
 HEADER = (
     "| task | policy | seed | steps | success | 95 % interval | mean highest reward | trained | evaluated "
     "| command |\n"

@@ -47,3 +47,19 @@ class Drift:
         fresh = self._rng.standard_normal(len(self._value))
         self._value = MEMORY * self._value + self.std * np.sqrt(1 - MEMORY**2) * fresh
         return self._value
+
+
+class Plan:
+    """Targets (T, A), one after the other; after the end the last one, again and again."""
+
+    def __init__(self, targets: np.ndarray):
+        self._targets, self._next = targets, 0
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def step(self) -> np.ndarray:
+        """The next target (A,)."""
+        target = self._targets[min(self._next, len(self) - 1)]
+        self._next += 1
+        return target

@@ -13,7 +13,7 @@ import numpy as np
 from lerobot.core.errors import UserError
 from lerobot.sim import kinematics
 from lerobot.sim.arm import FIXED_JAW_X, JAW_GAP
-from lerobot.sim.decision import Decision, Drift
+from lerobot.sim.decision import Decision, Drift, Plan
 from lerobot.sim.geometry import GRIPPER, JOINTS, LOWER, TOOL_RPY, TOOL_XYZ, UPPER, from_radians
 from lerobot.sim.physics import Physics
 from lerobot.sim.scene import CUBE_HALF
@@ -59,16 +59,14 @@ class PickPlaceExpert:
 
     def __init__(self, physics: Physics, *, noise: float = 0.0, seed: int = 0):
         self._drift = Drift(noise, size=GRIPPER, seed=seed)
-        self._plan = plan(physics)
-        self._next = 0
+        self._plan = Plan(plan(physics))
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def step(self) -> Decision:
         """The next step; after the end of the plan its last target, again and again."""
-        clean = self._plan[min(self._next, len(self._plan) - 1)]
-        self._next += 1
+        clean = self._plan.step()
         noisy = clean.copy()
         noisy[:GRIPPER] = np.clip(clean[:GRIPPER] + self._drift.step(), LOWER[:GRIPPER], UPPER[:GRIPPER])
         return Decision(from_radians(clean).astype(np.float32), from_radians(noisy).astype(np.float32))

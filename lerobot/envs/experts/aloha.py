@@ -23,7 +23,7 @@ import numpy as np
 
 from lerobot.core.errors import UserError
 from lerobot.core.optional import require
-from lerobot.sim.decision import Decision, Drift
+from lerobot.sim.decision import Decision, Drift, Plan
 
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 FINGERS = 2  # slides behind the six joints of each arm in the simulator's state
@@ -67,16 +67,14 @@ class AlohaExpert:
 
     def __init__(self, model: Any, data: Any, *, task: str, noise: float = 0.0, seed: int = 0):
         self._drift = Drift(noise, size=2 * len(JOINTS), seed=seed)
-        self._plan = plan(model, data, task=task)
-        self._next = 0
+        self._plan = Plan(plan(model, data, task=task))
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def step(self) -> Decision:
         """The next step; after the end of the plan its last target, again and again."""
-        clean = self._plan[min(self._next, len(self._plan) - 1)]
-        self._next += 1
+        clean = self._plan.step()
         noisy = clean.copy()
         is_joint = np.ones(len(clean), dtype=bool)
         is_joint[[len(JOINTS), -1]] = False  # the grippers are never disturbed
